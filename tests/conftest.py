@@ -1,0 +1,24 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a process: the arrays of the tests are small, and several test runs may share a machine.
+# Set before torch, numba or OpenBLAS are first imported; a value from outside wins.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("PIXELKIN_QUIET", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets, beside the repository or where PIXELKIN_SHARED_DATA says; skips where it is absent."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PIXELKIN_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set PIXELKIN_SHARED_DATA")
+    return folder
