@@ -1,0 +1,95 @@
+"""What methods there are, known by name without importing any of them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pixelkin.data import Dataset
+
+if TYPE_CHECKING:
+    from pixelkin.methods.base import Method
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a table of methods shows; ``target`` is ``module:class``."""
+
+    name: str
+    target: str
+    summary: str
+    supervision: tuple[str, ...]
+    paper: str
+    licence: str = "Apache-2.0"
+    baseline: bool = False
+
+
+METHODS: dict[str, MethodInfo] = {
+    info.name: info
+    for info in (
+        MethodInfo(
+            "siseg",
+            "pixelkin.methods.siseg:SISeg",
+            "displacement field, class boundary and random walk",
+            ("semantic",),
+            "SISeg, arXiv 2308.00949",
+        ),
+        MethodInfo(
+            "components",
+            "pixelkin.methods.baselines:Components",
+            "connected components of every class; baseline, learns nothing",
+            ("semantic",),
+            "",
+            baseline=True,
+        ),
+        MethodInfo(
+            "watershed",
+            "pixelkin.methods.baselines:Watershed",
+            "distance-transform watershed of every class; baseline, learns nothing",
+            ("semantic",),
+            "",
+            baseline=True,
+        ),
+    )
+}
+
+
+class UnknownMethodError(ValueError):
+    """No such method in this version; the message names those there are."""
+
+
+def list_methods() -> list[MethodInfo]:
+    """Every method of this version, recipes first, baselines last."""
+    return list(METHODS.values())
+
+
+def get_method(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        UnknownMethodError: no such method; names the nearest and those there are.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        mend = f"did you mean {near[0]!r}?" if near else f"this version has {', '.join(METHODS)}"
+        raise UnknownMethodError(f"unknown method {name!r}: {mend}")
+    module, _, attribute = METHODS[name].target.partition(":")
+    method: type[Method] = getattr(importlib.import_module(module), attribute)
+    return method
+
+
+def choose_method(dataset: Dataset) -> tuple[str, str]:
+    """The method for the labels that are there, and why, as a clause.
+
+    Raises:
+        ValueError: no method of this version learns from these labels.
+    """
+    for info in METHODS.values():
+        for kind in info.supervision:
+            count = sum(sample.has(kind) for sample in dataset)
+            if count and not info.baseline:
+                return info.name, f"{count} of {len(dataset)} images have {kind} labels, which it learns from"
+    wanted = " or ".join(sorted({kind for info in METHODS.values() for kind in info.supervision}))
+    raise ValueError(f"no method of this version learns from what is here: give {wanted} labels (--{wanted} DIR)")
