@@ -16,7 +16,7 @@ os.environ.setdefault("PIXELKIN_QUIET", "1")
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets, beside the repository or where PIXELKIN_SHARED_DATA says; skips where it is absent."""
+    """The folder of real data sets: beside the repository or at PIXELKIN_SHARED_DATA; skips where it is absent."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("PIXELKIN_SHARED_DATA", beside))
     if not folder.is_dir():

@@ -28,7 +28,9 @@ class Dataset(Sequence[Sample]):
         self.name = name
         for reserved, meaning in ((0, "background"), (255, "unknown")):
             if reserved in self.classes:
-                raise ValueError(f"class id {reserved} means {meaning} and cannot be {self.classes[reserved]!r}: renumber it")
+                raise ValueError(
+                    f"class id {reserved} means {meaning} and cannot be {self.classes[reserved]!r}: renumber it"
+                )
         seen: set[str] = set()
         for sample in self._samples:
             if sample.name in seen:

@@ -122,7 +122,9 @@ class Sample:
         """Object masks, or None."""
         instances = _resolve(self._instances)
         if instances is not None and instances.size != tuple(self.size):
-            raise ImageError(f"{self.name}: masks are {instances.size}, the image is {tuple(self.size)} (height, width)")
+            raise ImageError(
+                f"{self.name}: masks are {instances.size}, the image is {tuple(self.size)} (height, width)"
+            )
         return instances
 
     @property
@@ -215,7 +217,9 @@ def read_label_image(path: Path | str) -> npt.NDArray[Any]:
     """
     with _open(path) as image:
         if image.mode not in ("L", "P", "I", "1") and not image.mode.startswith("I;16"):
-            raise ImageError(f"{path}: a {image.mode} image, but ids need one channel: save it as 8- or 16-bit grey PNG")
+            raise ImageError(
+                f"{path}: a {image.mode} image, but ids need one channel: save it as 8- or 16-bit grey PNG"
+            )
         try:
             return np.array(image)
         except (OSError, SyntaxError, ValueError) as error:
@@ -231,5 +235,7 @@ def _open(path: Path | str) -> Image.Image:
         raise ImageError(f"{path}: not an image that can be read ({error})") from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise ImageError(f"{path}: {image.width}x{image.height} is over the limit of {MAX_PIXELS // 10**6} megapixels: shrink it")
+        raise ImageError(
+            f"{path}: {image.width}x{image.height} is over the limit of {MAX_PIXELS // 10**6} megapixels: shrink it"
+        )
     return image

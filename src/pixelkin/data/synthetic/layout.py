@@ -38,8 +38,11 @@ class Body:
 
 @dataclass(frozen=True)
 class Layout:
-    """Objects from back to front; ``owner`` (H, W) says which one (from 1) shows; ``contacts`` are pairs of indices
-    (from 0) of one class put together, whose visible masks are 8-adjacent."""
+    """Objects from back to front.
+
+    ``owner`` (H, W) says which one (from 1) shows, 0 none; ``contacts`` are pairs of indices (from 0) of one class put
+    together, whose visible masks are 8-adjacent.
+    """
 
     bodies: tuple[Body, ...]
     owner: npt.NDArray[np.int32]
@@ -206,9 +209,9 @@ def arrange(
 ) -> Layout:
     """Place objects of the families, whose classes are 1, 2, ...
 
-    ``touching`` of the objects form groups of two to four of one class in contact; every other object keeps at least two
-    pixels' distance from its kind. With chance ``overlap`` an object covers a part of its partner, or, alone, of another
-    class. What finds no place after some tries is shrunk, then left out.
+    ``touching`` of the objects form groups of two to four of one class in contact; every other object keeps at least
+    two pixels' distance from its kind. With chance ``overlap`` an object covers a part of its partner, or, alone, of
+    another class. What finds no place after some tries is shrunk, then left out.
 
     Args:
         rng: decides everything.

@@ -1,4 +1,4 @@
-"""Drawing textured outlines: anti-aliased colour, exact ownership of pixels, depth. Pixel centres lie at whole numbers."""
+"""Drawing textured outlines: soft colour, exact ownership of pixels, depth. Pixel centres lie at whole numbers."""
 
 from __future__ import annotations
 
@@ -70,13 +70,25 @@ def sample(texture: Array, texels_from_pixels: Matrix, patch: Patch) -> Array:
     return np.asarray(seen)
 
 
+class Skin(NamedTuple):
+    """A texture (h, w, 3) and the (3, 3) matrix from object units (x, y, 1) to texels (x, y, 1)."""
+
+    texture: Array
+    to_texels: Matrix
+
+    def seen(self, units_from_pixels: Matrix, patch: Patch) -> Array:
+        """The texture through a patch of the image, whose pixels map to object units: (h, w, 3)."""
+        return sample(self.texture, self.to_texels @ units_from_pixels, patch)
+
+
 class Canvas:
-    """A picture in the making: ``image`` (H, W, 3) in 0..1, ``owner`` (H, W) the number painted last, ``depth`` (H, W)."""
+    """A picture in the making: ``image`` (H, W, 3) in 0..1, ``owner`` (H, W) the number on top, ``depth`` (H, W)."""
 
     def __init__(self, image: Array) -> None:
         self.image = image
-        self.owner = np.zeros(image.shape[:2], dtype=np.int32)
-        self.depth = np.full(image.shape[:2], np.inf)
+        self.size = (image.shape[0], image.shape[1])
+        self.owner = np.zeros(self.size, dtype=np.int32)
+        self.depth = np.full(self.size, np.inf)
 
     def paint(self, patch: Patch, colour: Array, number: int, nearness: npt.NDArray[np.float64] | None = None) -> None:
         """Lay a coloured patch over the picture; pixels at least half covered become its own.
@@ -85,7 +97,7 @@ class Canvas:
             patch: where.
             colour: (h, w, 3) or (3,).
             number: the owner's number.
-            nearness: coefficients g of 1 / depth = g . (x, y, 1) in image pixels, for a depth test; None paints over all.
+            nearness: g of 1 / depth = g . (x, y, 1) in image pixels, for a depth test; None paints over everything.
         """
         h, w = patch.alpha.shape
         at = (slice(patch.y, patch.y + h), slice(patch.x, patch.x + w))

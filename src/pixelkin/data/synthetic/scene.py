@@ -15,7 +15,7 @@ from pixelkin.data.instances import Instances
 from pixelkin.data.sample import Boxes, Point, Sample
 from pixelkin.data.synthetic import textures
 from pixelkin.data.synthetic.layout import Body, Layout, arrange
-from pixelkin.data.synthetic.raster import Array, Canvas, coverage, sample
+from pixelkin.data.synthetic.raster import Array, Canvas, Skin, coverage
 
 Seed = int | tuple[int, ...]
 Label = Literal["semantic", "instances", "tags", "points", "boxes"]
@@ -64,11 +64,11 @@ def render_scene(
     Args:
         seed: a number or a tuple of numbers.
         size: (height, width) in pixels.
-        preset: ``"objects"``, coloured things on textured ground, or ``"nuclei"``, bright blobs on dark like fluorescence.
-            It gives the defaults of all that follows.
+        preset: ``"objects"``, coloured things on textured ground, or ``"nuclei"``, bright blobs on dark, like
+            fluorescence. It gives the defaults of all that follows.
         objects: how many to place at most (what finds no room is left out), or the least and greatest number.
         classes: number of classes, ids from 1.
-        touching: fraction of the objects in contact with another of their class; all others stay 2 pixels away from theirs.
+        touching: fraction of the objects in contact with one of their class; all others stay 2 pixels away from theirs.
         overlap: fraction of the objects that partly cover another one.
         scale: least and greatest radius as a fraction of the shorter side.
         noise: standard deviation of pixel noise, as a fraction of white.
@@ -78,16 +78,13 @@ def render_scene(
     """
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}: use one of {', '.join(PRESETS)}")
-    given = {"objects": objects, "classes": classes, "touching": touching, "overlap": overlap}
+    given: dict[str, Any] = {"objects": objects, "classes": classes, "touching": touching, "overlap": overlap}
     given |= {"scale": scale, "noise": noise}
     options = PRESETS[preset] | {key: value for key, value in given.items() if value is not None}
     families = families_of(preset, options["classes"])
     rng = np.random.default_rng(seed)
     layout = plan_scene(rng, size, families, options)
-    if preset == "nuclei":
-        image = _nuclei(rng, size, layout)
-    else:
-        image = _objects(rng, size, layout)
+    image = (_nuclei if preset == "nuclei" else _objects)(rng, size, layout)
     image += rng.normal(0, options["noise"], (*size, 1 if preset == "nuclei" else 3)).astype(np.float32)
     labels = np.array([body.label for body in layout.bodies], dtype=np.int64)
     lookup = np.concatenate([[0], labels]).astype(np.uint8)
@@ -129,15 +126,15 @@ def plan_scene(
     return arrange(rng, size, families, count, radii, options["touching"], options["overlap"], central)
 
 
-def skins_of(
-    rng: np.random.Generator, body: Body, light: float, gain: float, saturation: float = 1.0
-) -> list[textures.Skin]:
+def skins_of(rng: np.random.Generator, body: Body, light: float, gain: float, *, vivid: bool = False) -> list[Skin]:
     """A texture for each part of an object, in its own colours; ``light`` is the direction in the image, radians."""
-    hue, strength = body.family.hue + rng.normal(0, 0.06), saturation * rng.uniform(0.3, 0.9)
-    value = rng.uniform(0.45, 1.0)
+    hue, strength, value = body.family.hue + rng.normal(0, 0.06), rng.uniform(0.3, 0.9), rng.uniform(0.45, 1.0)
+    if vivid:  # any hue, but never near grey
+        hue, strength, value = rng.random(), rng.uniform(0.75, 1.0), rng.uniform(0.7, 1.0)
     first = textures.hsv(hue, strength, value) * np.float32(gain)
-    turned = hue + rng.normal(0, 0.12)
-    second = textures.hsv(turned, strength * rng.uniform(0.4, 1.1), value * rng.uniform(0.35, 0.7)) * np.float32(gain)
+    hue += rng.normal(0, 0.02 if vivid else 0.12)
+    strength, value = strength * (1.0 if vivid else rng.uniform(0.4, 1.1)), value * rng.uniform(0.35, 0.7)
+    second = textures.hsv(hue, strength, value) * np.float32(gain)
     towards = (float(np.cos(light - body.angle)), float(np.sin(light - body.angle)))
     shading, texels = rng.uniform(0.35, 0.75), max(body.radius, 4.0)
     return [
@@ -145,12 +142,12 @@ def skins_of(
     ]
 
 
-def _paint(canvas: Canvas, body: Body, skins: list[textures.Skin], number: int) -> None:
+def _paint(canvas: Canvas, body: Body, skins: list[Skin], number: int) -> None:
     inverse = np.linalg.inv(body.pose)
     for part, skin in zip(body.shape.parts, skins, strict=True):
-        patch = coverage(part @ body.pose[:2, :2].T + body.pose[:2, 2], canvas.owner.shape)
+        patch = coverage(part @ body.pose[:2, :2].T + body.pose[:2, 2], canvas.size)
         if patch is not None:
-            canvas.paint(patch, sample(skin.texture, skin.to_texels @ inverse, patch), number)
+            canvas.paint(patch, skin.seen(inverse, patch), number)
 
 
 def _objects(rng: np.random.Generator, size: tuple[int, int], layout: Layout) -> Array:
@@ -243,7 +240,9 @@ def scene_dataset(
     key = tuple(sorted(options.items()))
     samples = []
     for k in range(n):
-        lazy = {name: partial(_field, name, (seed, k), key) for name in ("semantic", "instances") if name in labels}
+        lazy: dict[str, Any] = {
+            name: partial(_field, name, (seed, k), key) for name in ("semantic", "instances") if name in labels
+        }
         eager: dict[str, Any] = {}
         if {"tags", "points", "boxes"} & set(labels):
             instances = _rendered((seed, k), key).instances

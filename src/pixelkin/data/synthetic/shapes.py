@@ -1,4 +1,4 @@
-"""Outlines of synthetic objects: closed contours in object units, (n, 2) as (x, y), area about that of the unit circle."""
+"""Outlines of synthetic objects: closed contours (n, 2) of (x, y) in object units, the area about the unit circle's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Textures of synthetic objects and backgrounds: smooth seeded noise, patterns, shading. Colours are float32 RGB in 0..1."""
+"""Textures of synthetic objects and backgrounds: seeded noise, patterns, shading. Colours are float32 RGB in 0..1."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from pixelkin.data.synthetic import shapes
+from pixelkin.data.synthetic.raster import Array, Matrix, Skin
 from pixelkin.data.synthetic.shapes import Contour, Shape
 
-Array = npt.NDArray[np.float32]
-Matrix = npt.NDArray[np.float64]
 Pattern = Callable[[np.random.Generator, Array, Array], Array]
 
 
@@ -124,13 +122,6 @@ FAMILIES = (
 """The looks of class 1, 2, ... of the ``objects`` scenes."""
 
 NUCLEUS = Family("nucleus", shapes.nucleus, mottle, 0.6)
-
-
-class Skin(NamedTuple):
-    """A texture (h, w, 3) and the (3, 3) matrix from object units (x, y, 1) to texels (x, y, 1)."""
-
-    texture: Array
-    to_texels: Matrix
 
 
 def skin(
