@@ -1,0 +1,134 @@
+"""Converting labelled data from one format to another, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelkin.data import Dataset, ImageError
+from pixelkin.formats.classes import as_classes
+from pixelkin.formats.coco import annotation_record, image_record, read_coco, read_run, write_coco
+from pixelkin.formats.davis import read_davis_masks
+from pixelkin.formats.files import SourceError
+from pixelkin.formats.label_png import read_label_maps, write_label_pngs
+from pixelkin.formats.report import ConversionReport, FileLoss
+from pixelkin.formats.source import devkit_of
+from pixelkin.formats.voc import read_voc, write_voc
+from pixelkin.formats.yolo import is_yolo, read_yolo, write_yolo
+
+TARGETS = ("coco", "voc", "yolo", "label-png")
+
+
+def read_labelled(
+    source: Path | str,
+    *,
+    classes: Mapping[int, str] | Path | str | None = None,
+    images: Path | str | None = None,
+) -> Dataset:
+    """Read whatever holds instances; images need not be there.
+
+    Args:
+        source: a run folder, a COCO JSON, a VOC devkit folder, a YOLO folder, a DAVIS folder or its annotations, or a
+            folder of label maps.
+        classes: class list, where the source has none or to replace its own.
+        images: folder of the images, for a run or a COCO JSON.
+
+    Raises:
+        SourceError: none of these.
+    """
+    source = Path(source)
+    known = as_classes(classes)
+    if not source.exists():
+        raise SourceError(f"{source}: no such file or folder: check the path")
+    if source.is_file():
+        if source.suffix.lower() != ".json":
+            raise SourceError(
+                f"{source}: a {source.suffix or 'nameless'} file holds no instances: give a COCO JSON or a folder"
+            )
+        return read_coco(source, images, classes=known)
+    if (source / "instances.json").is_file():
+        return read_run(source, images)
+    devkit = devkit_of(source)
+    if devkit is not None:
+        return read_voc(devkit, classes=known)
+    if is_yolo(source):
+        return read_yolo(source, classes=known)
+    if (source / "Annotations").is_dir() or _has_clips(source):
+        return read_davis_masks(source, classes=known)
+    return read_label_maps(source, classes=known)
+
+
+def _has_clips(folder: Path) -> bool:
+    """Whether it is ``Annotations``, ``Annotations/480p`` or one clip's masks of a DAVIS folder."""
+    return "Annotations" in folder.absolute().parts[-3:]
+
+
+def convert(
+    source: Path | str,
+    out: Path | str,
+    to: str = "coco",
+    *,
+    classes: Mapping[int, str] | Path | str | None = None,
+    images: Path | str | None = None,
+) -> ConversionReport:
+    """Convert instances to another format; memory holds one image at a time.
+
+    ``coco`` keeps every mask bit for bit, with scores and sources; ``out`` is the JSON file, or a folder for
+    ``instances.json``. ``voc`` and ``label-png`` lose overlaps, ``yolo`` joins pieces by lines; ``label-png`` loses
+    classes. What was lost is counted file by file.
+
+    Args:
+        source: what :func:`read_labelled` reads.
+        out: file or folder to write.
+        to: ``coco``, ``voc``, ``yolo`` or ``label-png``.
+        classes: class list, where the source has none.
+        images: folder of the images, for a run or a COCO JSON.
+
+    Raises:
+        SourceError: an unknown format, or a source without instances.
+    """
+    if to not in TARGETS:
+        raise SourceError(f"unknown format {to!r}: give one of {', '.join(TARGETS)}")
+    out = Path(out)
+    dataset = read_labelled(source, classes=classes, images=images)
+    labelled = dataset.with_label("instances")
+    if not len(labelled):
+        raise SourceError(f"{source}: no instance masks in it: there is nothing to convert")
+    if to != "coco" and out.is_file():
+        raise SourceError(f"{out}: a file, but {to} is a folder: give a folder")
+    if out.is_dir() and out.resolve() == Path(source).resolve():
+        raise SourceError(f"{out}: source and target are the same folder: give another one")
+    if to == "voc":
+        return write_voc(out, labelled, dataset.classes)
+    if to == "yolo":
+        return write_yolo(out, labelled, dataset.classes)
+    if to == "label-png":
+        return write_label_pngs(out, labelled, dataset.classes)
+    return _write_coco(out, labelled)
+
+
+def _write_coco(out: Path, dataset: Dataset) -> ConversionReport:
+    report = ConversionReport("coco")
+    path = out if out.suffix.lower() == ".json" else out / "instances.json"
+    write_coco(path, _coco_records(dataset, report), dataset.classes, info={"description": dataset.name})
+    return report
+
+
+def _coco_records(dataset: Dataset, report: ConversionReport) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    annotation_id = 0
+    for image_id, sample in enumerate(dataset, start=1):
+        try:
+            instances = sample.instances
+            image = image_record(sample, image_id)
+        except ImageError as error:
+            report.failed.append((sample.name, str(error)))
+            continue
+        if instances is None:
+            continue
+        records = []
+        for i in range(len(instances)):
+            annotation_id += 1
+            records.append(annotation_record(instances, i, image_id, annotation_id, track=True))
+        report.add(FileLoss(sample.name, len(instances), area_before=int(instances.areas.sum())))
+        yield image, records
