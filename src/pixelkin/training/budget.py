@@ -1,0 +1,45 @@
+"""How long a training may take: in time or in iterations."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A limit on one training: ``seconds`` of wall-clock time or a number of ``iterations``, one of the two.
+
+    Raises:
+        ValueError: none or both given, or a limit that is not positive.
+    """
+
+    seconds: float | None = None
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [limit for limit in (self.seconds, self.iterations) if limit is not None]
+        if len(given) != 1 or not given[0] > 0:
+            raise ValueError(
+                f"a budget is either seconds or iterations, above 0: got {self.seconds}, {self.iterations}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``"90s"``, ``"5m"``, ``"1.5h"`` or ``"2000it"``.
+
+        Raises:
+            ValueError: anything else.
+        """
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|it)\s*", text)
+        if match is None or not float(match[1]) > 0 or (match[2] == "it" and "." in match[1]):
+            raise ValueError(f"budget {text!r} is not understood: write a time (90s, 5m, 1h) or iterations (2000it)")
+        if match[2] == "it":
+            return cls(iterations=int(match[1]))
+        return cls(seconds=float(match[1]) * _UNITS[match[2]])
+
+    def __str__(self) -> str:
+        """As :meth:`parse` reads it."""
+        return f"{self.iterations}it" if self.iterations is not None else f"{self.seconds:.15g}s"
