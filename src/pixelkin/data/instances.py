@@ -50,7 +50,7 @@ class Instances:
         ids: (N,) int64 identities kept over files or frames (annotation or track ids). Default: 1..N.
 
     Raises:
-        ValueError: when lengths or sizes disagree.
+        ValueError: when lengths or sizes disagree, or the size is not positive.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class Instances:
         ids: npt.ArrayLike | None = None,
     ) -> None:
         self.size = (int(size[0]), int(size[1]))
-        self.rles: tuple[RLE, ...] = tuple(rles)
+        if min(self.size) < 1:
+            raise ValueError(f"an image of {self.size} (height, width) has no pixels: give its real size")
+        self.rles: tuple[RLE, ...] = tuple(_normal(rle) for rle in rles)
         n = len(self.rles)
         for rle in self.rles:
             if tuple(rle["size"]) != self.size:
@@ -92,13 +94,17 @@ class Instances:
             label_map: (H, W) integers.
             ignore: a value that is no instance (e.g. 255 in VOC).
             columns: the keyword arguments of the class, N long in ascending order of the ids.
+
+        Raises:
+            ValueError: not two-dimensional, no pixels, or not integers.
         """
         label_map = np.asarray(label_map)
-        if label_map.ndim != 2:
-            raise ValueError(f"a label map must be (H, W), got shape {label_map.shape}")
-        ids = np.array([i for i in np.unique(label_map) if i != 0 and i != ignore], dtype=np.int64)
+        if label_map.ndim != 2 or label_map.size == 0 or label_map.dtype.kind not in "iub":
+            raise ValueError(f"a label map must be (H, W) integers, got {label_map.dtype} of shape {label_map.shape}")
+        codes = _encode_label_map(label_map)
+        ids = [i for i in codes if i not in (0, ignore)]
         columns.setdefault("ids", ids)
-        return cls(label_map.shape, [encode_mask(label_map == i) for i in ids], **columns)  # type: ignore[arg-type]
+        return cls((label_map.shape[0], label_map.shape[1]), [codes[i] for i in ids], **columns)
 
     @classmethod
     def empty(cls, size: tuple[int, int]) -> Instances:
@@ -133,9 +139,14 @@ class Instances:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: Index) -> Instances:
-        """A part of the list: an int, slice, integer array or bool mask; always Instances (an int gives length 1)."""
-        picked = np.arange(len(self))[index]
-        order = np.atleast_1d(picked)
+        """A part of the list: an int, slice, integer array or bool mask; always Instances (an int gives length 1).
+
+        Raises:
+            IndexError: out of range, or an index that is not one-dimensional.
+        """
+        order = np.atleast_1d(np.arange(len(self))[index])
+        if order.ndim != 1:
+            raise IndexError(f"instances have one axis, the index has {order.ndim}")
         return Instances(
             self.size,
             [self.rles[i] for i in order],
@@ -186,7 +197,8 @@ class Instances:
         if not self.rles:
             return np.zeros((0, 4), dtype=np.int64)
         xywh = np.asarray(coco_mask.toBbox(list(self.rles)))
-        return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).round().astype(np.int64)
+        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        return np.asarray(corners.round(), dtype=np.int64)
 
     def label_map(self) -> npt.NDArray[np.int32]:
         """(H, W) map: 0 background, i + 1 for instance i; where masks overlap, the higher score is on top."""
@@ -204,9 +216,35 @@ class Instances:
         out = np.zeros(self.size, dtype=np.int32)
         order = np.lexsort((-self.areas, ~self.crowd))  # crowds first, then large to small
         for i in order:
-            crowd_value = self.crowd[i] and ignore_crowd is not None
-            out[self.mask(int(i))] = ignore_crowd if crowd_value else self.labels[i]
+            value = int(self.labels[i])
+            out[self.mask(int(i))] = ignore_crowd if self.crowd[i] and ignore_crowd is not None else value
         return out
+
+
+def _normal(rle: RLE) -> RLE:
+    """The code with counts as bytes, as JSON brings text."""
+    counts = rle["counts"]
+    if isinstance(counts, str):
+        return RLE(size=[int(s) for s in rle["size"]], counts=counts.encode("ascii"))
+    return rle
+
+
+def _encode_label_map(label_map: npt.NDArray[Any]) -> dict[int, RLE]:
+    """Every value of an (H, W) integer map with its code, ascending; one pass however many there are."""
+    h, w = label_map.shape
+    flat = label_map.ravel(order="F")
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    ends = np.append(starts[1:], flat.size)
+    values, which, number = np.unique(flat[starts], return_inverse=True, return_counts=True)
+    order = np.argsort(which, kind="stable")
+    codes: dict[int, RLE] = {}
+    for value, runs in zip(values, np.split(order, np.cumsum(number)[:-1]), strict=True):
+        edges = np.stack([starts[runs], ends[runs]], axis=1).ravel()
+        counts = np.diff(edges, prepend=0, append=flat.size)
+        counts = counts[:-1] if counts[-1] == 0 else counts
+        code = coco_mask.frPyObjects({"size": [h, w], "counts": counts.tolist()}, h, w)
+        codes[int(value)] = RLE(size=[h, w], counts=bytes(code["counts"]))
+    return codes
 
 
 def _column(values: Any, n: int, dtype: Any, default: Any, name: str) -> npt.NDArray[Any]:
@@ -214,4 +252,4 @@ def _column(values: Any, n: int, dtype: Any, default: Any, name: str) -> npt.NDA
     array = np.full(n, default, dtype=dtype) if values is None else np.asarray(values)
     if array.shape != (n,):
         raise ValueError(f"{name} must have one entry a mask: {n} masks, shape {array.shape}")
-    return array.astype(dtype)
+    return np.asarray(array.astype(dtype))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pixelkin.data.instances import Instances
 
@@ -20,7 +22,7 @@ MAX_PIXELS = 100_000_000
 """Images with more pixels are refused: decoding them would take gigabytes."""
 
 T = TypeVar("T")
-Lazy = T | Callable[[], T] | None
+Lazy: TypeAlias = T | Callable[[], T] | None
 
 
 class ImageError(ValueError):
@@ -43,7 +45,9 @@ class Boxes(NamedTuple):
 
 
 class Sample:
-    """One image and its labels. Dense fields are read from disk at every access and never kept, so hold on to what you use.
+    """One image and its labels.
+
+    Dense fields are read from disk at every access and never kept, so hold on to what you use.
 
     Args:
         name: unique in its dataset: the file's path below the source, without suffix, with ``/`` between folders.
@@ -53,7 +57,7 @@ class Sample:
         points: clicks, one an object.
         boxes: object boxes.
         semantic: (H, W) integer class ids, 0 background, 255 unknown.
-        probabilities: (1 + classes, H, W) float32 semantic probabilities, background first, classes in the dataset's order.
+        probabilities: (1 + classes, H, W) float32 semantic probabilities, background first, then the dataset's order.
         instances: object masks.
         ignore: (H, W) bool, true where nothing may be learned or scored.
         depth: (H, W) float32 metres, 0 or NaN unknown.
@@ -94,11 +98,18 @@ class Sample:
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, upright (EXIF applied). Raises ImageError."""
-        array = read_image(self.path) if self.path is not None else _resolve(self._image)
-        if array is None:
-            raise ImageError(f"{self.name}: the sample has no image")
-        return np.asarray(array)
+        """(H, W, 3) uint8 RGB, upright (EXIF applied). Raises ImageError, also where it has not the size it should."""
+        array = np.asarray(read_image(self.path) if self.path is not None else _resolve(self._image))
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+            raise ImageError(
+                f"{self.name}: an image is (H, W, 3) uint8, not {array.dtype} of shape {array.shape}: convert it"
+            )
+        if self._size is not None and array.shape[:2] != tuple(self._size):
+            raise ImageError(
+                f"{self.name}: the image is {array.shape[:2]}, its labels are for {tuple(self._size)} (height, width):"
+                " correct the size in the label file or turn the image upright"
+            )
+        return array
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,7 +131,7 @@ class Sample:
     @property
     def instances(self) -> Instances | None:
         """Object masks, or None."""
-        instances = _resolve(self._instances)
+        instances: Instances | None = _resolve(self._instances)
         if instances is not None and instances.size != tuple(self.size):
             raise ImageError(
                 f"{self.name}: masks are {instances.size}, the image is {tuple(self.size)} (height, width)"
@@ -149,19 +160,17 @@ class Sample:
         """
         other = copy.copy(self)
         for key, value in changes.items():
+            if key not in _FIELDS:
+                raise TypeError(f"a sample has no field {key!r}: use one of {', '.join(_FIELDS)}")
             if key == "image":
                 other.path = Path(value) if isinstance(value, (str, Path)) else None
                 other._image, other._size = value, changes.get("size")
-            elif f"_{key}" in self.__dict__:
-                setattr(other, f"_{key}", value)
-            elif key in self.__dict__:
-                setattr(other, key, value)
             else:
-                raise TypeError(f"a sample has no field {key!r}")
+                setattr(other, f"_{key}" if f"_{key}" in self.__dict__ else key, value)
         return other
 
-    def _dense(self, value: Any, what: str) -> Any:
-        array = _resolve(value)
+    def _dense(self, value: Any, what: str) -> npt.NDArray[Any] | None:
+        array: npt.NDArray[Any] | None = _resolve(value)
         if array is not None and tuple(array.shape[-2:]) != tuple(self.size):
             raise ImageError(
                 f"{self.name}: the {what} is {tuple(array.shape[-2:])}, the image {tuple(self.size)} (height, width):"
@@ -172,6 +181,9 @@ class Sample:
     def __repr__(self) -> str:
         kinds = ("tags", "points", "boxes", "semantic", "probabilities", "instances", "ignore", "depth")
         return f"Sample({self.name!r}, {', '.join(kind for kind in kinds if self.has(kind)) or 'no labels'})"
+
+
+_FIELDS = tuple(inspect.signature(Sample).parameters)
 
 
 def _resolve(value: Any) -> Any:
@@ -189,28 +201,28 @@ def read_image(path: Path | str) -> npt.NDArray[np.uint8]:
     """
     with _open(path) as image:
         try:
-            image.load()
             upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+                return np.repeat(_stretch(np.asarray(upright, dtype=np.float64))[..., None], 3, axis=2)
+            return np.array(upright.convert("RGB"))
+        except Exception as error:  # decoders fail in many ways on broken bytes
             raise ImageError(f"{path}: broken image ({error}): replace or remove it") from error
-        if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-            values = np.asarray(upright, dtype=np.float64)
-            low, high = float(values.min()), float(values.max())
-            grey = ((values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)).round()
-            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-        return np.array(upright.convert("RGB"))
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """(height, width) of an image file as shown upright, from its header. Raises ImageError."""
     with _open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the axes
+        try:
+            (width, height), turned = image.size, _orientation(image) >= 5  # EXIF orientations 5 to 8 swap the axes
+            if isinstance(image, TiffImageFile):  # Pillow versions differ on whether .size is turned before loading
+                width, height = int(image.tag_v2[256]), int(image.tag_v2[257])
+        except Exception as error:
+            raise ImageError(f"{path}: broken image ({error}): replace or remove it") from error
         return (width, height) if turned else (height, width)
 
 
 def read_label_image(path: Path | str) -> npt.NDArray[Any]:
-    """Read an image whose pixel values are ids, unchanged: (H, W) uint8, uint16 or int32; a palette PNG gives its indices.
+    """Read an image whose values are ids, unchanged: (H, W) uint8, uint16 or int32; a palette PNG gives its indices.
 
     Raises:
         ImageError: unreadable, or a colour image, whose values are no ids.
@@ -221,9 +233,40 @@ def read_label_image(path: Path | str) -> npt.NDArray[Any]:
                 f"{path}: a {image.mode} image, but ids need one channel: save it as 8- or 16-bit grey PNG"
             )
         try:
-            return np.array(image)
-        except (OSError, SyntaxError, ValueError) as error:
+            ids = np.array(image)
+        except Exception as error:
             raise ImageError(f"{path}: broken image ({error}): replace or remove it") from error
+    return ids.astype(np.uint8 if ids.dtype == np.bool_ else ids.dtype.newbyteorder("="))
+
+
+def _stretch(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Least to greatest finite value onto 0..255; what is not finite becomes the nearer end, NaN black."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    clipped = np.clip(np.nan_to_num(values, nan=low), low, high)
+    return np.asarray(((clipped - low) * (255.0 / (high - low))).round(), dtype=np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8, without decoding pixels where that can be avoided."""
+    if image.format == "PNG" and not _png_tells_late(image):
+        return int(Image.Image.getexif(image).get(0x0112, 1))  # PngImageFile.getexif would decode the pixels first
+    return int(image.getexif().get(0x0112, 1))
+
+
+def _png_tells_late(image: Image.Image) -> bool:
+    """Whether a PNG has metadata that may hold an orientation behind its pixels."""
+    with open(image.filename, "rb") as file:  # type: ignore[attr-defined]
+        file.seek(8)
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            pixels = pixels or head[4:] == b"IDAT"
+            if pixels and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
 
 
 def _open(path: Path | str) -> Image.Image:
@@ -231,11 +274,10 @@ def _open(path: Path | str) -> Image.Image:
         image = Image.open(path)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:
         raise ImageError(f"{path}: not an image that can be read ({error})") from error
     if image.width * image.height > MAX_PIXELS:
+        (width, height), megapixels = image.size, MAX_PIXELS // 10**6
         image.close()
-        raise ImageError(
-            f"{path}: {image.width}x{image.height} is over the limit of {MAX_PIXELS // 10**6} megapixels: shrink it"
-        )
+        raise ImageError(f"{path}: {width}x{height} is over the limit of {megapixels} megapixels: shrink it")
     return image

@@ -81,8 +81,8 @@ def render_clip(seed: Seed, frames: int = 8, *, preset: Preset = "layers", **opt
             (nearer things move more). ``"easy"``: one saturated blob near the centre of grey ground. ``"driving"``: a
             road with parked and moving cars, vans and persons, from a car.
         options: of these, the preset gives what is not said:
-            ``size`` (height, width); ``objects`` at most, or (least, greatest); ``classes``; ``touching``, the fraction of
-            objects put in contact with their class in frame 0, at one depth; ``overlap``; ``scale`` (least, greatest
+            ``size`` (height, width); ``objects`` at most, or (least, greatest); ``classes``; ``touching``, the fraction
+            of objects put in contact with their class in frame 0, at one depth; ``overlap``; ``scale`` (least, greatest
             radius over the shorter side; not for driving); ``moving``, the fraction of objects that move; ``speed`` of
             objects, pixels a frame (driving: metres); ``camera``, speed likewise; ``noise``, fraction of white.
 
@@ -98,10 +98,11 @@ def render_clip(seed: Seed, frames: int = 8, *, preset: Preset = "layers", **opt
     if frames < 1:
         raise ValueError(f"a clip has at least one frame, not {frames}")
     settings = PRESETS[preset] | options
+    classes = _classes(preset, settings["classes"])
     rng = np.random.default_rng(seed)
     build = driving_world if preset == "driving" else partial(_layered_world, preset=preset)
     world, labels, pairs = build(rng, frames, settings)
-    return _film(rng, world, labels, pairs, _classes(preset, settings["classes"]), settings["noise"])
+    return _film(rng, world, labels, pairs, classes, settings["noise"])
 
 
 def _classes(preset: str, classes: int) -> dict[int, str]:
@@ -128,12 +129,12 @@ def _film(
     maps = [tracks[view.owner] for view in views]
     instances = []
     for track_map in maps:
-        labels_here = class_of[[i for i in np.unique(track_map) if i]]
+        labels_here = class_of[1:][np.bincount(track_map.ravel(), minlength=len(class_of))[1:] > 0]
         instances.append(
             Instances.from_label_map(track_map, labels=labels_here, sources=["synthetic"] * len(labels_here))
         )
     steps = [world.flow(views[t], views[t + 1], t) for t in range(len(views) - 1)]
-    images = [view.image + rng.normal(0, noise, view.image.shape).astype(np.float32) for view in views]
+    images = [view.image + noise * rng.standard_normal(view.image.shape, dtype=np.float32) for view in views]
     h, w = world.size
     return Clip(
         frames=np.stack([to_uint8(image) for image in images]),
@@ -180,7 +181,9 @@ def _layered_world(
         gain = 1.0 if easy else float(brightness[y, x])
         skins = skins_of(rng, body, light, gain, vivid=easy)
         moves = bool(rng.random() < settings["moving"])
-        poses_in_image = _paths(rng, body.pose, body.shape.joints, frames, (h, w), settings["speed"] if moves else 0.0)
+        poses_in_image = _paths(
+            rng, body.pose, body.shape.joints, frames, (h, w), settings["speed"] if moves else 0.0, easy
+        )
         for part, skin, path in zip(body.shape.parts, skins, poses_in_image, strict=True):
             placed = depths[number - 1] * (lift @ path)
             planes.append(Plane(part, skin, placed, number, placed[:, :, 2], not moves))
@@ -218,14 +221,15 @@ def _paths(
     frames: int,
     size: tuple[int, int],
     speed: float,
+    central: bool,
 ) -> list[Matrix]:
-    """For each part, (T, 3, 3) from object units to pixels of a resting camera: a curved path, a turn, swinging parts."""
+    """For each part, (T, 3, 3) from object units to pixels of a resting camera: a curved path, turns, swings."""
     t = np.arange(frames)
     inward = np.arctan2(size[0] / 2 - pose[1, 2], size[1] / 2 - pose[0, 2])
     heading = inward + rng.normal(0, 1.0) + rng.normal(0, 0.06) * t
     pace = speed * rng.uniform(0.6, 1.4)
     way = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1) * pace, axis=0)
-    way -= way[0]
+    way -= way[frames // 2 if central else 0]
     turning, swing, beat = rng.normal(0, 0.03), rng.uniform(0.2, 0.5), rng.uniform(0.4, 0.9)
     paths = []
     swung = np.tile(np.eye(3), (frames, 1, 1))
@@ -240,7 +244,7 @@ def _paths(
     return paths
 
 
-def _turns(angles: npt.NDArray[np.float64], about: tuple[float, float]) -> Matrix:
+def _turns(angles: npt.NDArray[Any], about: tuple[float, float]) -> Matrix:
     """(T, 3, 3) turns about a point (x, y)."""
     c, s = np.cos(angles), np.sin(angles)
     x, y = about

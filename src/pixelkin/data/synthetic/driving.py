@@ -36,8 +36,8 @@ class _Ground:
         inverse = np.maximum(m[2, 0] * xs + m[2, 1] * ys + m[2, 2], 1e-4)  # 1 / depth
         u = ((m[0, 0] * xs + m[0, 1] * ys + m[0, 2]) / inverse).astype(np.float32)
         v = ((m[1, 0] * xs + m[1, 1] * ys + m[1, 2]) / inverse).astype(np.float32)
-        across = (1 / (inverse * self.focal)).astype(np.float32)  # metres a pixel covers
-        along = (1 / (inverse**2 * self.focal * _EYE)).astype(np.float32)
+        along = (1 / (inverse**2 * self.focal * _EYE)).astype(np.float32)  # metres a pixel covers
+        across = np.hypot(1 / (inverse * self.focal), u * along * inverse).astype(np.float32)
         paved = np.clip((self.half_width - np.abs(u)) / np.maximum(across, 0.3) + 0.5, 0, 1)[..., None]
         colour = self.verge + paved * (self.road - self.verge)
         grain = _tiled(self.coarse, u / 1.2, v / 1.2) - 0.5
@@ -51,8 +51,8 @@ class _Ground:
 
 def _band(distance: Array, half: float, footprint: Array) -> Array:
     """How much of a pixel's footprint lies within ``half`` of 0."""
-    inner = np.clip((half - np.abs(distance)) / footprint + 0.5, 0, 1)
-    return np.asarray(inner * np.minimum(1, 2 * half / footprint), dtype=np.float32)
+    right, left = np.minimum(distance + footprint / 2, half), np.maximum(distance - footprint / 2, -half)
+    return np.asarray(np.clip((right - left) / footprint, 0, 1), dtype=np.float32)
 
 
 def _fade(footprint: Array, wavelength: float) -> Array:
@@ -85,10 +85,10 @@ def _panel(
         cv2.rectangle(image, corner, other, np.asarray(tone, dtype=np.float64).tolist(), -1)
     image *= np.linspace(1.08, 0.82, high, dtype=np.float32)[:, None, None]
     image *= 1 + 0.1 * (textures.fractal(rng, (high, wide), 6, 2) - 0.5)[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), 0.6)
+    smooth = np.clip(cv2.GaussianBlur(image, (0, 0), 0.6), 0, 1).astype(np.float32)
     scale_x, scale_y = wide / w, high / h
     to_texels = np.array([[scale_x, 0, wide / 2 - 0.5], [0, scale_y, high / 2 - 0.5], [0, 0, 1.0]])
-    return Skin(np.clip(image, 0, 1).astype(np.float32), to_texels)
+    return Skin(smooth, to_texels)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def driving_world(
 def _ego(rng: np.random.Generator, frames: int, speed: float) -> Matrix:
     """Forward with a gentle turn and a nodding camera."""
     t = np.arange(frames)
-    yaw = rng.normal(0, 0.004) * t + 0.004 * np.sin(0.5 * t + rng.uniform(0, 6.3)) * bool(speed)
+    yaw = (rng.normal(0, 0.004) * t + 0.004 * np.sin(0.5 * t + rng.uniform(0, 6.3))) * bool(speed)
     nod = 0.002 * np.sin(1.1 * t + rng.uniform(0, 6.3)) * bool(speed)
     pace = speed * rng.uniform(0.7, 1.3)
     poses = np.tile(np.eye(4), (frames, 1, 1))
@@ -172,7 +172,7 @@ def _row(
     label = int(rng.integers(1, settings["classes"] + 1))
     width, length = _SIZES[label]
     step = 0.45 if label == 3 else width  # shoulders overlap a little, cars are flank to flank
-    z = float(np.exp(rng.uniform(np.log(8.0), np.log(28.0))))
+    z = float(np.exp(rng.uniform(np.log(6.5), np.log(28.0))))
     reach = min(0.45 * settings["size"][1] / intrinsics[0, 0] * z, 10.0)
     x = rng.uniform(-reach, reach)
     if abs(x) < 2.5 + count and z < 8 + travel + length:
@@ -215,11 +215,11 @@ def _sky(rng: np.random.Generator, frames: int, size: tuple[int, int], intrinsic
         tone = textures.hsv(rng.choice([0.08, 0.3, 0.6]), rng.uniform(0.05, 0.35), rng.uniform(0.3, 0.65))
         image[horizon - top :, x : x + step] = tone
         x += step
-    image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.8)
+    smooth = np.clip(cv2.GaussianBlur(image, (0, 0), 0.8), 0, 1).astype(np.float32)
     contour = np.array([[-3000, -2000], [3000, -2000], [3000, 30], [-3000, 30]], dtype=np.float64)
     to_texels = np.array([[scale, 0, wide / 2], [0, scale, horizon], [0, 0, 1.0]])
     placed = np.tile(np.array([[1, 0, 0], [0, 1, 0], [0, 0, far]], dtype=np.float64), (frames, 1, 1))
-    return Plane(contour, Skin(np.clip(image, 0, 1), to_texels), placed, 0, placed[:, :, 2], True)
+    return Plane(contour, Skin(smooth, to_texels), placed, 0, placed[:, :, 2], True)
 
 
 def _road(rng: np.random.Generator, frames: int, focal: float) -> Plane:
@@ -264,7 +264,7 @@ def _box(
     paint: Array,
     marks: list[list[tuple[Any, ...]]],
 ) -> list[Plane]:
-    """Five faces of a box (width, height, length) standing ``base`` metres above the ground; marks of ends, sides, top."""
+    """Five faces of a box (width, height, length) ``base`` metres above the ground; marks of ends, sides, top."""
     w, h, length = dims
     middle = -base - h / 2
     ends = _panel(rng, w, h, texels, paint, marks[0])

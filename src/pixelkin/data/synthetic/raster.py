@@ -51,8 +51,8 @@ def coverage(contour: Contour, size: tuple[int, int] | None = None) -> Patch | N
     fine = np.zeros(((y1 - y0) * _SUB, (x1 - x0) * _SUB), dtype=np.uint8)
     corners = ((contour - [x0, y0] + 0.5) * _SUB - 0.5) * (1 << _BITS)
     cv2.fillPoly(fine, [np.rint(corners).astype(np.int32)], 255, cv2.LINE_8, _BITS)
-    alpha = cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    return Patch(alpha, y0, x0)
+    share = cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    return Patch((share * np.float32(1 / 255)).astype(np.float32), y0, x0)
 
 
 def sample(texture: Array, texels_from_pixels: Matrix, patch: Patch) -> Array:

@@ -85,7 +85,8 @@ def render_scene(
     rng = np.random.default_rng(seed)
     layout = plan_scene(rng, size, families, options)
     image = (_nuclei if preset == "nuclei" else _objects)(rng, size, layout)
-    image += rng.normal(0, options["noise"], (*size, 1 if preset == "nuclei" else 3)).astype(np.float32)
+    channels = 1 if preset == "nuclei" else 3
+    image += rng.standard_normal((*size, channels), dtype=np.float32) * np.float32(options["noise"])
     labels = np.array([body.label for body in layout.bodies], dtype=np.int64)
     lookup = np.concatenate([[0], labels]).astype(np.uint8)
     return Scene(
@@ -143,7 +144,7 @@ def skins_of(rng: np.random.Generator, body: Body, light: float, gain: float, *,
 
 
 def _paint(canvas: Canvas, body: Body, skins: list[Skin], number: int) -> None:
-    inverse = np.linalg.inv(body.pose)
+    inverse = np.asarray(np.linalg.inv(body.pose), dtype=np.float64)
     for part, skin in zip(body.shape.parts, skins, strict=True):
         patch = coverage(part @ body.pose[:2, :2].T + body.pose[:2, 2], canvas.size)
         if patch is not None:

@@ -19,7 +19,7 @@ class Shape(NamedTuple):
 
 
 def _angles(n: int = 72) -> npt.NDArray[np.float64]:
-    return np.arange(n) * (2 * np.pi / n)
+    return np.linspace(0, 2 * np.pi, n, endpoint=False)
 
 
 def _radial(radius: npt.NDArray[np.float64]) -> Contour:

@@ -33,7 +33,7 @@ def fractal(rng: np.random.Generator, size: tuple[int, int], cells: float, octav
             break
         total += noise(rng, size, finer) * 0.5**k
         weight += 0.5**k
-    return total / np.float32(weight)
+    return np.asarray(total / weight, dtype=np.float32)
 
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
@@ -50,7 +50,7 @@ def _soft(values: Array, sharpness: float) -> Array:
 def _limit(frequency: float, u: Array) -> float:
     """The frequency (radians a unit), lowered so that one period covers at least 5 texels."""
     texels_a_unit = (u.shape[1] - 1) / max(float(u[0, -1] - u[0, 0]), 1e-6)
-    return min(frequency, 2 * np.pi * texels_a_unit / 5)
+    return float(min(frequency, 2 * np.pi * texels_a_unit / 5))
 
 
 def stripes(rng: np.random.Generator, u: Array, v: Array) -> Array:
@@ -192,23 +192,31 @@ def background(rng: np.random.Generator, size: tuple[int, int], *, colour: float
         mix = 0.6 * mix + 0.4 * _soft(np.sin((x * np.cos(angle) + y * np.sin(angle)) * turns + 4 * mix), 1.0)
     ground = first * (1 - mix[..., None]) + second * mix[..., None]
     for _ in range(clutter):
-        stain = np.zeros(size, dtype=np.uint8)
-        x, y = (int(rng.integers(0, w)), int(rng.integers(0, h)))
-        reach = max(2, round(max(size) * rng.uniform(0.01, 0.12)))
-        kind = rng.random()
-        if kind < 0.4:
-            turn = rng.uniform(0, 2 * np.pi)
-            end = (x + round(3 * reach * np.cos(turn)), y + round(3 * reach * np.sin(turn)))
-            cv2.line(stain, (x, y), end, 255, max(1, reach // 6), cv2.LINE_AA)
-        elif kind < 0.7:
-            axes = (2 * reach, reach)
-            cv2.ellipse(stain, (x, y), axes, rng.uniform(0, 180), 0, rng.uniform(60, 300), 255, 1, cv2.LINE_AA)
-        else:
-            cv2.circle(stain, (x, y), max(1, reach // 4), 255, -1, cv2.LINE_AA)
-        weight = cv2.GaussianBlur(stain, (0, 0), rng.uniform(0.7, 1.5)).astype(np.float32)[..., None] / 255
-        tone = hsv(hue + rng.normal(0, 0.2), colour * rng.uniform(0, 0.5), rng.uniform(0.15, 0.85))
-        ground = ground + weight * np.float32(rng.uniform(0.25, 0.7)) * (tone - ground)
+        _stain(rng, ground, hue, colour)
     return np.clip(ground, 0, 1).astype(np.float32)
+
+
+def _stain(rng: np.random.Generator, ground: Array, hue: float, colour: float) -> None:
+    """Lay one soft stroke, arc or speck over the ground, in place."""
+    h, w = ground.shape[:2]
+    x, y = int(rng.integers(0, w)), int(rng.integers(0, h))
+    reach = max(2, round(max(h, w) * rng.uniform(0.01, 0.12)))
+    margin = 3 * reach + 4
+    x0, y0 = max(x - margin, 0), max(y - margin, 0)
+    window = ground[y0 : y + margin, x0 : x + margin]
+    stain, middle, kind = np.zeros(window.shape[:2], dtype=np.uint8), (x - x0, y - y0), rng.random()
+    if kind < 0.4:
+        turn = rng.uniform(0, 2 * np.pi)
+        end = (middle[0] + round(3 * reach * np.cos(turn)), middle[1] + round(3 * reach * np.sin(turn)))
+        cv2.line(stain, middle, end, 255, max(1, reach // 6), cv2.LINE_AA)
+    elif kind < 0.7:
+        axes, turn = (2 * reach, reach), rng.uniform(0, 180)
+        cv2.ellipse(stain, middle, axes, turn, 0, rng.uniform(60, 300), 255, 1, cv2.LINE_AA)
+    else:
+        cv2.circle(stain, middle, max(1, reach // 4), 255, -1, cv2.LINE_AA)
+    weight = cv2.GaussianBlur(stain, (0, 0), rng.uniform(0.7, 1.5)).astype(np.float32)[..., None] / 255
+    tone = hsv(hue + rng.normal(0, 0.2), colour * rng.uniform(0, 0.5), rng.uniform(0.15, 0.85))
+    window += weight * np.float32(rng.uniform(0.25, 0.7)) * (tone - window)
 
 
 def lighting(rng: np.random.Generator, size: tuple[int, int], strength: float = 0.3) -> Array:

@@ -95,7 +95,7 @@ class World:
             patch = coverage(pixels[:, :2] / pixels[:, 2:], self.size)
             if patch is None or not patch.mask.any():
                 continue
-            inverse = np.linalg.inv(homography)
+            inverse = np.asarray(np.linalg.inv(homography), dtype=np.float64)
             canvas.paint(patch, plane.surface.seen(inverse, patch), k + 1, inverse[2])
         return View(canvas.image, canvas.owner, canvas.depth)
 
@@ -108,7 +108,7 @@ class World:
         """
         h, w = self.size
         flow, valid = np.zeros((2, h, w), dtype=np.float32), np.zeros((h, w), dtype=bool)
-        for number in np.unique(view.owner):
+        for number in np.flatnonzero(np.bincount(view.owner.ravel())):
             if number == 0:
                 continue
             plane = self.planes[number - 1]
