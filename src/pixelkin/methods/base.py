@@ -46,8 +46,8 @@ class MethodConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, str]) -> Self:
-        """Build from text, as ``--set key=value`` gives it; keys left out keep their defaults.
+    def from_settings(cls, settings: Mapping[str, str], *, base: MethodConfig | None = None) -> Self:
+        """Build from text, as ``--set key=value`` gives it; keys left out keep their values in ``base`` or their defaults.
 
         A nested config is reached with a dot (``training.batch_size=4``), a tuple is written ``a,b,c``, None ``none``.
 
@@ -66,7 +66,7 @@ class MethodConfig(pydantic.BaseModel):
                 model, place = inner, place.setdefault(part, {})
             place[last] = _parse(_field_type(model, last, key), text)
         try:
-            return cls.model_validate(_merge(cls().model_dump(), nested), strict=False)
+            return cls.model_validate(_merge((base or cls()).model_dump(), nested), strict=False)
         except pydantic.ValidationError as error:
             raise ConfigError(_one_line(error)) from None
 
@@ -107,13 +107,19 @@ def _one_line(error: pydantic.ValidationError) -> str:
 
 @dataclass(frozen=True)
 class Field:
-    """One dense tensor of one image: ``array`` (C, h, w) or (h, w); a field pixel covers ``stride`` image pixels.
+    """One dense tensor of one image, or of a window of it.
 
     Vector fields have the channel order (dy, dx) in units of field pixels.
+
+    Attributes:
+        array: (C, h, w) or (h, w).
+        stride: image pixels that a field pixel covers on each axis.
+        origin: (y, x) of the upper left corner in image pixels; may lie outside the image.
     """
 
     array: npt.NDArray[Any]
     stride: float = 1
+    origin: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,10 @@ class Method(ABC):
     summary: ClassVar[str]
     supervision: ClassVar[tuple[str, ...]]
     """Kinds of labels it can learn from; one of them is enough."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Kinds of labels an image must have one of to be labelled; images without are skipped."""
+    learns: ClassVar[bool] = True
+    """Whether ``fit`` looks at the images."""
     paper: ClassVar[str] = ""
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
 
@@ -310,6 +320,21 @@ class Method(ABC):
         return (
             f"# {self.name} model\n\n{table}\n\nCode: {licence}. Weights follow the terms of the data.\n\nUse: {use}\n"
         )
+
+
+def resolve_device(device: str) -> str:
+    """``cuda`` or ``cpu`` for what was asked, where ``auto`` takes CUDA if it is there.
+
+    Raises:
+        ValueError: another name, or ``cuda`` without such a device.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}: give auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device here: give --device cpu, or auto")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def versions() -> dict[str, str]:
