@@ -275,6 +275,60 @@ def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path, bad):
     assert same(weights(straight), weights(mended))
 
 
+@pytest.mark.parametrize("checkpoint_every", [1e-9, 1e9])
+def test_looking_less_often_names_the_same_step_and_saves_nothing_bad(tmp_path, monkeypatch, checkpoint_every):
+    """As on one GPU, where the loss is only read at a log line or a checkpoint."""
+    steps = 0
+
+    def spoil(model, batch):
+        nonlocal steps
+        steps += 1
+        return {"loss": squared(model, batch)["loss"] * (float("nan") if steps == 7 else 1)}
+
+    class Lazy(loop._Training):
+        looks_every_step = property(lambda self: False, lambda self, value: None)
+
+    monkeypatch.setattr(loop, "_Training", Lazy)
+    with pytest.raises(NonFiniteLoss, match="step 7 "):
+        run(tmp_path, settings(checkpoint_every=checkpoint_every), loss=spoil)
+    assert steps == (7 if checkpoint_every < 1 else 10)
+    assert [path.name for path in tmp_path.glob("step-*")] == (["step-000000006"] if checkpoint_every < 1 else [])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_resumed_is_the_same_on_a_gpu(tmp_path, precision):
+    class Upsampled(Toy):
+        """Bilinear upsampling adds up its gradients in any order unless told otherwise."""
+
+        def forward(self, x):
+            image = nn.functional.interpolate(
+                x.repeat(1, 64).view(-1, 1, 16, 16) * self.head.weight.mean(), scale_factor=3
+            )
+            smooth = nn.functional.interpolate(image, scale_factor=2.5, mode="bilinear")
+            return super().forward(x) + smooth.mean(dim=(2, 3))
+
+    def fresh():
+        torch.manual_seed(0)
+        return Upsampled()
+
+    config = settings(precision=precision, ema=0.9, workers=1)
+    straight, resumed = fresh(), fresh()
+    report = train(straight, example, squared, config, out=tmp_path / "a", device="cuda")
+    with pytest.raises(Boom):
+        train(
+            fresh(),
+            stopping(30, boom),
+            squared,
+            settings(precision=precision, ema=0.9),
+            out=tmp_path / "b",
+            device="cuda",
+        )
+    train(resumed, example, squared, config, out=tmp_path / "b", device="cuda")
+    assert report.device == "cuda:0"
+    assert same(weights(straight), weights(resumed))
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     with pytest.raises(Boom):
         run(tmp_path, settings(), make=stopping(30, boom))
@@ -288,6 +342,8 @@ def test_other_settings_are_refused_by_name(tmp_path):
     model = toy()
     with pytest.raises(CheckpointError, match="groups"):
         run(tmp_path, settings(), model, groups=[{"params": model.head.parameters(), "lr_scale": 2.0}])
+    with pytest.raises(CheckpointError, match="mode was None, now paper"):
+        run(tmp_path, settings(), identity={"mode": "paper"})
     run(tmp_path, settings(workers=1, log_every=3, checkpoint_every=5.0))  # these do not matter
 
 

@@ -89,7 +89,10 @@ class Backbone(nn.Module):
             return [m[..., :rows, :columns] for m, (rows, columns) in zip(maps, sizes, strict=True)]
 
     def freeze(self) -> Backbone:
-        """Fix the weights: no gradients, and inference-mode normalisation whatever ``train()`` says. Returns itself."""
+        """Fix the weights: no gradients, and inference-mode normalisation whatever ``train()`` says. Returns itself.
+
+        Input channels after RGB then stay without effect, as their weights are zero until trained.
+        """
         self.frozen = True
         self.requires_grad_(False)
         return self.train(False)

@@ -63,6 +63,7 @@ def train(
     budget: Budget | None = None,
     device: str | torch.device = "auto",
     groups: Iterable[Mapping[str, Any]] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> TrainingReport:
     """Train a model, or go on with the training that was begun in ``out``.
 
@@ -86,6 +87,8 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         groups: what is trained, as ``{"params": ..., "lr_scale": 10.0}`` and, if wanted, settings of the optimiser
             (``weight_decay``); default all parameters that require a gradient. What is in no group stays as it is.
+        identity: what else the result depends on, as JSON values: the method's settings, the data set's name and size.
+            A training is only continued with the same, as with the same ``config``.
 
     Raises:
         NonFiniteLoss: the loss became infinite or not a number; the message names the step.
@@ -101,9 +104,8 @@ def train(
     if budget is not None and budget.iterations is not None:
         config, budget = config.model_copy(update={"iterations": budget.iterations}), None
     out.mkdir(parents=True, exist_ok=True)
-    training = _Training(
-        model.to(team.device), loss, config, out, None if budget is None else budget.seconds, team, groups
-    )
+    seconds = None if budget is None else budget.seconds
+    training = _Training(model.to(team.device), loss, config, out, seconds, team, groups, identity or {})
     with reproducible(team.device):
         if not training.restore():
             training.run(example)
@@ -123,8 +125,12 @@ class _Training:
         seconds: float | None,
         team: Team,
         groups: Iterable[Mapping[str, Any]] | None,
+        identity: Mapping[str, Any],
     ) -> None:
         self.model, self.loss, self.config, self.out, self.limit, self.team = model, loss, config, out, seconds, team
+        self.identity = identity
+        # Looking at a loss halts a GPU: alone, it is done only when logging or saving.
+        self.looks_every_step = team.size > 1 or team.device.type == "cpu"
         self.optimizer = build_optimizer(model, config, groups)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=config.precision == "fp16")
@@ -147,7 +153,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             kept: dict[str, Any] = {key: group[key] for key in GROUP_SETTINGS if key in group}
             groups.append({"parameters": sum(p.numel() for p in group["params"]), **kept})
-        return dict(json.loads(json.dumps({**limit, **settings, "groups": groups})))
+        return dict(json.loads(json.dumps({**limit, **settings, "groups": groups, **self.identity})))
 
     @property
     def progress(self) -> float:
@@ -286,7 +292,7 @@ class _Training:
         """Write a checkpoint, in the main process."""
         if not self.team.main:
             return
-        if self.unread and self.team.size == 1:  # several processes look at every step
+        if self.unread and not self.looks_every_step:
             self.check_finite(self.unread)
         state = self.checkpoint()
         state.optimizer, state.scaler = self.optimizer.state_dict(), self.scaler.state_dict()
