@@ -242,15 +242,12 @@ class _Training:
             losses = dict(self.loss(self.model, on_device))
         if "loss" not in losses or any(value.numel() != 1 for value in losses.values()):
             raise ValueError('the loss function must give named scalars, the one to minimise as "loss"')
-        self.unread.append(
-            (self.step + 1, {name: value.detach().float().reshape(()) for name, value in losses.items()})
-        )
-        if (
-            team.size > 1 or team.device.type == "cpu"
-        ):  # one GPU would have to wait at every step: it looks when it logs
+        losses = {name: value.float().reshape(()) for name, value in losses.items()}
+        self.unread.append((self.step + 1, {name: value.detach() for name, value in losses.items()}))
+        if self.looks_every_step:
             self.check_finite(self.unread[-1:])
         self.model.zero_grad(set_to_none=True)
-        self.scaler.scale(losses["loss"].float().reshape(())).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses["loss"]).backward()  # type: ignore[no-untyped-call]
         team.average_gradients(self.parameters)
         if config.clip_norm:
             self.scaler.unscale_(self.optimizer)
