@@ -1,3 +1,51 @@
 """Pixelkin: instance masks from the labels you already have."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pixelkin.api import fit, label
+    from pixelkin.data import Dataset, Instances
+    from pixelkin.formats import open_dataset
+    from pixelkin.methods.registry import list_methods
+    from pixelkin.metrics import evaluate
+    from pixelkin.models.zoo import list_backbones
+
+__all__ = [
+    "Dataset",
+    "Instances",
+    "evaluate",
+    "fit",
+    "label",
+    "list_backbones",
+    "list_methods",
+    "open_dataset",
+]
+
+_HOMES = {
+    "Dataset": "pixelkin.data",
+    "Instances": "pixelkin.data",
+    "evaluate": "pixelkin.metrics",
+    "fit": "pixelkin.api",
+    "label": "pixelkin.api",
+    "list_backbones": "pixelkin.models.zoo",
+    "list_methods": "pixelkin.methods.registry",
+    "open_dataset": "pixelkin.formats",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import pixelkin`` stays instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pixelkin' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -47,7 +47,7 @@ class MethodConfig(pydantic.BaseModel):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str], *, base: MethodConfig | None = None) -> Self:
-        """Build from text, as ``--set key=value`` gives it; keys left out keep their values in ``base`` or their defaults.
+        """Build from text, as ``--set key=value`` gives it; keys left out stay as in ``base`` or as by default.
 
         A nested config is reached with a dot (``training.batch_size=4``), a tuple is written ``a,b,c``, None ``none``.
 

@@ -1,0 +1,151 @@
+"""Which method with which settings, and its model: loaded, found finished, or fitted now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pixelkin.data import Dataset
+from pixelkin.methods.base import ConfigError, Method, MethodConfig, resolve_device
+from pixelkin.methods.registry import METHODS, choose_method, get_method
+from pixelkin.run.folder import relative
+from pixelkin.run.images import Failure, survey
+from pixelkin.run.progress import track
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was asked for, resolved.
+
+    Attributes:
+        name: the method's.
+        why: the reason, where it was chosen here.
+        config: its settings.
+        model: folder of a fitted model to use, or None to fit.
+        budget: what fitting may cost, as text.
+        device: ``cpu`` or ``cuda``.
+        seed: of everything random.
+        request: all of it and the inputs in JSON values, paths relative to the output folder: equal for equal calls.
+    """
+
+    name: str
+    why: str
+    config: MethodConfig
+    model: Path | None
+    budget: str | None
+    device: str
+    seed: int
+    request: dict[str, Any]
+
+
+def resolve(
+    dataset: Dataset,
+    out: Path,
+    *,
+    method: str = "auto",
+    inputs: Mapping[str, Path | str | int | None],
+    settings: Mapping[str, str] | None = None,
+    model: Path | str | None = None,
+    backbone: str | None = None,
+    budget: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Recipe:
+    """Resolve a call.
+
+    Args:
+        dataset: the opened source.
+        out: the folder to write.
+        method: a name, or ``auto`` for the one that suits the labels.
+        inputs: the source and its flags, for the record; paths become relative to ``out``.
+        settings: config keys and their values as text.
+        model: folder of a fitted model.
+        backbone: short for the setting of that name.
+        budget: e.g. ``5m`` or ``2000it``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: of everything random.
+
+    Raises:
+        ValueError: something in the call is wrong; one line with the mend.
+    """
+    if budget is not None:
+        from pixelkin.training.budget import Budget
+
+        Budget.parse(budget)
+    settings, why, base = dict(settings or {}), "", None
+    if model is not None:
+        loaded = Method.load(model, device="cpu")
+        if method not in ("auto", loaded.name):
+            raise ValueError(f"{model} is a model of {loaded.name}, not {method}: leave --method out")
+        if backbone is not None:
+            raise ValueError("--backbone and --model exclude each other: the model has its backbone")
+        method, base, why = loaded.name, loaded.config, f"the model {Path(model).name} is one"
+    elif method == "auto":
+        method, why = choose_method(dataset)
+    kind = get_method(method)
+    if backbone is not None:
+        if "backbone" not in kind.config_class.model_fields:
+            raise ConfigError(f"{method} has no backbone: leave --backbone out")
+        settings["backbone"] = backbone
+    config = kind.config_class.from_settings(settings, base=base)
+    request: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        **{key: relative(value, out) if isinstance(value, Path) else value for key, value in inputs.items()},
+        "model": relative(model, out),
+        "budget": budget,
+        "config": config.model_dump(mode="json"),
+    }
+    used = resolve_device(device) if not METHODS[method].baseline else "cpu"
+    return Recipe(method, why, config, None if model is None else Path(model), budget, used, seed, request)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A method ready to label; None where no image could be read to learn from."""
+
+    method: Method | None
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """Images that could not be read, known only where this call did the fitting."""
+    now: bool = False
+    """Whether this call did the fitting."""
+    images: int = 0
+    """How many images it learned from, where it did."""
+
+
+def fit_into(folder: Path, dataset: Dataset, recipe: Recipe, *, say: Say) -> Fitted:
+    """The recipe's model: from ``recipe.model``, from ``folder`` where it is finished, or fitted now and saved there.
+
+    Raises:
+        ValueError: the labels the method needs are missing.
+    """
+    if recipe.model is not None:
+        method = Method.load(recipe.model, device=recipe.device)
+        method.config = recipe.config
+        return Fitted(method)
+    if (folder / "config.json").is_file():
+        return Fitted(Method.load(folder, device=recipe.device))
+    kind = get_method(recipe.name)
+    method = kind(recipe.config)
+    method.device = recipe.device
+    method.check(dataset)
+    failures: dict[str, Failure] = {}
+    usable = dataset
+    if kind.learns:
+        read = survey(dataset, track(dataset, "read"), kind.supervision)
+        usable, failures = read.usable, read.failures
+        if not any(sample.has(label) for sample in usable for label in kind.supervision):
+            return Fitted(None, failures)
+        say(f"fitting {recipe.name} on {len(usable)} images" + (f", at most {recipe.budget}" if recipe.budget else ""))
+    budget = None
+    if recipe.budget is not None:
+        from pixelkin.training.budget import Budget
+
+        budget = Budget.parse(recipe.budget)
+    method.fit(usable, out=folder / "training", budget=budget, device=recipe.device, seed=recipe.seed)
+    method.save(folder)
+    return Fitted(method, failures, now=True, images=len(usable))
