@@ -140,8 +140,8 @@ class Painted(NamedTuple):
 def paint(instances: Instances, *, largest: int, crowd: int = 0) -> Painted:
     """Lay instances on one map of ids, 0 background.
 
-    Where masks overlap, the higher score is on top, of equal scores the smaller mask. The instances keep their ids if these are unique and in
-    1..``largest``; otherwise they are numbered from 1. A crowd is no instance.
+    Where masks overlap, the higher score is on top, of equal scores the smaller mask. The instances keep their ids if
+    these are unique and in 1..``largest``; otherwise they are numbered from 1. A crowd is no instance.
 
     Args:
         instances: masks of one image.

@@ -148,15 +148,15 @@ def devkit_of(folder: Path) -> Path | None:
     Raises:
         SourceError: it holds several.
     """
-    if not (folder / "JPEGImages").is_dir():
+    masks = any((folder / name).is_dir() for name in ("SegmentationObject", "SegmentationClass"))
+    if not masks and not (folder / "JPEGImages").is_dir():
         inner = sorted(path.parent for path in folder.glob("VOC20*/JPEGImages"))
         if len(inner) > 1:
             raise SourceError(f"{folder}: holds {', '.join(path.name for path in inner)}: give one of them")
         return inner[0] if inner else None
-    masks = any((folder / name).is_dir() for name in ("SegmentationObject", "SegmentationClass"))
     annotations = (folder / "Annotations").is_dir() and any((folder / "Annotations").glob("*.xml"))
-    images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in (folder / "JPEGImages").iterdir())
-    return folder if masks or annotations or images else None
+    images = (folder / "JPEGImages").glob("*.*")
+    return folder if masks or annotations or any(path.suffix.lower() in IMAGE_SUFFIXES for path in images) else None
 
 
 def _discover(

@@ -17,7 +17,7 @@ from pixelkin.formats.classes import CLASSES_FILE, as_classes, class_id_of, read
 from pixelkin.formats.files import SourceError, list_files, read_lines, require_folder, sample_names, whole
 from pixelkin.formats.images import copy_image, file_name
 from pixelkin.formats.label_png import classes_beneath, paint
-from pixelkin.formats.maps import load_ids, load_semantic
+from pixelkin.formats.maps import label_size, load_ids, load_semantic
 from pixelkin.formats.palette import write_palette_png
 from pixelkin.formats.report import ConversionReport, FileLoss
 from pixelkin.formats.voc_xml import VocAnnotation, VocObject, read_xml, write_xml
@@ -38,7 +38,7 @@ def read_voc(
     classes: Mapping[int, str] | Path | str | None = None,
     image_set: Path | str | None = None,
 ) -> Dataset:
-    """Read a VOC devkit folder (the one with ``JPEGImages``). All its images are samples.
+    """Read a VOC devkit folder (the one with ``JPEGImages``). All its images are samples; without any, all its masks.
 
     ``Annotations/*.xml`` give tags and boxes; where ``SegmentationObject`` has a mask, the sample has instances, each
     of the class that ``SegmentationClass`` shows beneath it, and ``ignore`` where it is 255 (void);
@@ -54,9 +54,9 @@ def read_voc(
         SourceError: no images, or an annotated class that is not in the class list.
     """
     folder = require_folder(Path(folder), "VOC devkit folder")
-    images = require_folder(folder / "JPEGImages", "folder of images")
+    images = folder / "JPEGImages"
     known = as_classes(classes) or _listed_classes(folder)
-    paths = list_files(images)
+    paths = list_files(images) or list_files(folder / "SegmentationObject", {".png"})
     names = sample_names(paths)
     wanted = None if image_set is None else _image_set(Path(image_set), set(names))
     samples = [
@@ -97,6 +97,7 @@ def _sample(folder: Path, name: str, image: Path, classes: Mapping[int, str]) ->
     return Sample(
         name,
         image,
+        size=None if image.is_file() or not has_objects else label_size(objects),
         tags=tags,
         boxes=boxes,
         semantic=partial(load_semantic, semantic, tuple(classes)) if has_semantic else None,
