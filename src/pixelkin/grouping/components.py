@@ -80,17 +80,16 @@ def watershed(
         unknown: the class id of unlabelled pixels.
     """
     semantic = np.asarray(semantic)
+    parts = class_components(semantic, unknown=unknown)
     apart = marker_distance([semantic], unknown=unknown) if min_distance is None else min_distance
     labels = np.zeros(semantic.shape, dtype=np.int32)
     classes: list[int] = []
-    for class_id in np.unique(semantic):
-        if class_id in (0, unknown):
-            continue
+    for class_id in np.unique(parts.classes):
         mask = semantic == class_id
         height = smooth_distance(mask, sigma)
-        pieces = flood(height, distance_markers(height, mask, apart), mask)
-        np.add(labels, pieces + len(classes), out=labels, where=pieces > 0)
-        classes += [int(class_id)] * int(pieces.max(initial=0))
+        pieces = flood(height, distance_markers(height, parts.labels * mask, apart), mask)
+        np.add(labels, pieces + len(classes), out=labels, where=mask)
+        classes += [int(class_id)] * int(pieces.max())
     return _as_instances(Components(labels, np.array(classes, dtype=np.int64)), min_area, "watershed")
 
 
@@ -102,29 +101,35 @@ def smooth_distance(mask: npt.NDArray[np.bool_], sigma: float = 1.0) -> npt.NDAr
     return np.asarray(ndimage.gaussian_filter(distance, sigma) if sigma > 0 else distance)
 
 
-def distance_markers(height: npt.NDArray[np.floating[Any]], mask: npt.NDArray[np.bool_], apart: int) -> LabelMap:
-    """Single-pixel markers at the maxima of ``height`` in ``mask``, over ``apart`` pixels from each other on an axis.
+def distance_markers(height: npt.NDArray[np.floating[Any]], parts: npt.NDArray[Any], apart: int) -> LabelMap:
+    """Single-pixel markers at the maxima of ``height`` in each part, over ``apart`` pixels from each other on an axis.
 
-    The highest maximum wins where two are too near. A component without a maximum of its own (a larger one stands too
-    near outside it) gets none, so :func:`flood` keeps it as one piece.
+    Parts do not see each other, so each has at least the marker of its highest pixel.
+
+    Args:
+        height: (H, W).
+        parts: (H, W) integers or bool: 0 none, else the number of the part.
+        apart: in pixels; the higher of two near maxima wins.
 
     Returns:
-        (H, W) int32: 0, or the number of the marker from 1 in order of falling height.
+        (H, W) int32: 0, or the number of the marker from 1.
     """
-    markers = np.zeros(mask.shape, dtype=np.int32)
-    window = 2 * max(int(apart), 1) + 1
-    inner = np.where(mask, height, -np.inf).astype(np.float32)
-    peaks = np.argwhere(mask & (inner == ndimage.maximum_filter(inner, size=window, mode="nearest")))
-    peaks = peaks[np.argsort(-inner[tuple(peaks.T)], kind="stable")]
-    taken = np.zeros(mask.shape, dtype=bool)
+    reach = max(int(apart), 1)
+    markers = np.zeros(parts.shape, dtype=np.int32)
     count = 0
-    for y, x in peaks:
-        if taken[y, x]:
-            continue  # a plateau: equal maxima of one window
-        count += 1
-        markers[y, x] = count
-        reach = max(int(apart), 1)
-        taken[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = True
+    for part, box in enumerate(ndimage.find_objects(parts.astype(np.int32)), start=1):
+        if box is None:
+            continue
+        inside = np.where(parts[box] == part, height[box], -np.inf)
+        top = ndimage.maximum_filter(inside, size=2 * reach + 1, mode="nearest")
+        peaks = np.argwhere((inside == top) & (inside > -np.inf))
+        peaks = peaks[np.argsort(-inside[tuple(peaks.T)], kind="stable")]
+        free = np.ones(inside.shape, dtype=bool)
+        for y, x in peaks:
+            if free[y, x]:  # else one of several equal maxima: a plateau
+                free[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = False
+                count += 1
+                markers[box][y, x] = count
     return markers
 
 
@@ -175,7 +180,7 @@ def flood(height: npt.NDArray[np.floating[Any]], markers: npt.NDArray[Any], mask
 
 
 def marker_distance(semantics: Iterable[npt.NDArray[Any]], *, unknown: int = UNKNOWN) -> int:
-    """A distance between watershed markers that suits the objects of a set: half their typical inner radius.
+    """A distance between watershed markers that suits the objects of a set: a quarter of their typical inner radius.
 
     The inner radius of a component is its largest distance to the outside; the typical one is the mean over the
     components of all maps weighted by area, so that crumbs and specks do not count.
@@ -191,7 +196,7 @@ def marker_distance(semantics: Iterable[npt.NDArray[Any]], *, unknown: int = UNK
                 distance = np.maximum(distance, ndimage.distance_transform_edt(semantic == class_id))
             radii += np.asarray(ndimage.maximum(distance, parts.labels, index)).tolist()
             areas += np.bincount(parts.labels.ravel(), minlength=len(index) + 1)[1:].tolist()
-    return max(1, round(0.5 * float(np.average(radii, weights=areas)))) if radii else 1
+    return max(1, round(0.25 * float(np.average(radii, weights=areas)))) if radii else 1
 
 
 def _as_instances(parts: Components, min_area: int, source: str) -> Instances:

@@ -91,13 +91,17 @@ class Transition:
         self.device = boundary.device
         inside = torch.ones_like(boundary, dtype=torch.bool) if mask is None else mask.to(self.device).bool()
         self._pixels = inside.flatten().nonzero().squeeze(1)
-        affinities, columns = _affinities(boundary, inside, self._pixels, radius, beta)
+        affinities, jumps = _affinities(boundary, inside, self._pixels, radius, beta)
         self._root = affinities.sum(1).sqrt()  # of the weighted degree; at least 1, the self weight
+        number = torch.zeros(inside.numel(), dtype=torch.int32, device=self.device)
+        number[self._pixels] = torch.arange(len(self._pixels), dtype=torch.int32, device=self.device)
+        # Off the grid the affinity is 0, so whatever the clamp finds there does not stay.
+        neighbours = (self._pixels.int()[:, None] + jumps).clamp_(0, max(inside.numel() - 1, 0))
         present = affinities > 0
-        rows = torch.repeat_interleave(present.sum(1))
-        columns = columns[present]
+        columns = number.index_select(0, neighbours.masked_select(present))
         # D^-1/2 A D^-1/2 is symmetric with its spectrum in (-1, 1], which the expansion needs.
-        values = affinities[present] / (self._root[rows] * self._root[columns])
+        affinities /= self._root[:, None]
+        values = affinities.masked_select(present) / self._root.index_select(0, columns)
         starts = torch.zeros(len(self._pixels) + 1, dtype=torch.int32, device=self.device)
         starts[1:] = present.sum(1).cumsum(0)
         self._matrix = _Sparse(starts, columns, values)
@@ -179,10 +183,10 @@ def _checked(steps: int) -> int:
 
 
 def _affinities(boundary: Tensor, inside: Tensor, pixels: Tensor, radius: int, beta: float) -> tuple[Tensor, Tensor]:
-    """(n, O) affinities of every inside pixel to those around it, and their (n, O) int32 numbers, ascending."""
+    """(n, O) affinities of every inside pixel to those around it, and how far each of them is in raster order, (O,)."""
     h, w = inside.shape
     half = half_plane_offsets(radius)
-    around = sorted([*half, *((-dy, -dx) for dy, dx in half), (0, 0)])  # raster order: column indices ascend in a row
+    around = sorted([*half, *((-dy, -dx) for dy, dx in half), (0, 0)])  # raster order, as CSR wants its columns
     place = {offset: i for i, offset in enumerate(around)}
     weights = torch.zeros(len(around), len(pixels), device=boundary.device)
     weights[place[0, 0]] = 1
@@ -205,11 +209,8 @@ def _affinities(boundary: Tensor, inside: Tensor, pixels: Tensor, radius: int, b
             frame[slots] = affinity
             if not whole:
                 weights[place[offset]] = frame.view(-1)[pixels]
-    number = torch.zeros(h * w, dtype=torch.int32, device=boundary.device)
-    number[pixels] = torch.arange(len(pixels), dtype=torch.int32, device=boundary.device)
-    steps = torch.tensor([dy * w + dx for dy, dx in around], device=boundary.device)
-    neighbours = (pixels[:, None] + steps).clamp_(0, h * w - 1)  # off the grid the affinity is 0 and the entry goes
-    return weights.T.contiguous(), number[neighbours]
+    jumps = torch.tensor([dy * w + dx for dy, dx in around], dtype=torch.int32, device=boundary.device)
+    return weights.T.contiguous(), jumps
 
 
 class _Sparse:
