@@ -306,3 +306,37 @@ def test_samples_can_be_sent_to_other_processes(images, tmp_path):
     dataset = open_dataset(images, semantic=tmp_path / "masks")
     copy = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(copy[0].semantic, half(1))
+
+
+def test_images_and_labels_in_one_tree_are_explained(tmp_path, picture):
+    picture("data/images/a.png")
+    save(tmp_path / "data/labels/a.png", half(1))
+    save(tmp_path / "data/masks/a.png", half(1))
+    with pytest.raises(SourceError, match=r"images/a, labels/a.*the folder of the images alone"):
+        open_dataset(tmp_path / "data", semantic=tmp_path / "data/masks")
+
+
+def test_points_stay_on_a_pixel(images, tmp_path):
+    flags = points(tmp_path / "p.json", ("a.jpg", 15.9, 11.5, "cat"), ("b.png", -0.5, 0, "cat"))
+    dataset = open_dataset(images, **flags)
+    assert [sample.points for sample in dataset[:2]] == [(Point(15, 11, 1),), (Point(0, 0, 1),)]
+
+
+def test_arrays_are_not_trusted(images, tmp_path):
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks/a.npy", half(-1, np.int16))
+    np.save(tmp_path / "masks/b.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
+    with (tmp_path / "masks/c.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (2000, 9000, 9000)}
+        )
+    for sample in open_dataset(images, semantic=tmp_path / "masks", classes={1: "x"}):
+        with pytest.raises(ImageError, match=r"\.npy"):
+            _ = sample.semantic
+
+
+def test_an_odd_csv_is_one_line(images, tmp_path):
+    (tmp_path / "tags.csv").write_text("a.jpg," + "x" * 200_000 + "\n")
+    with pytest.raises(SourceError, match=r"not CSV") as caught:
+        open_dataset(images, tags=tmp_path / "tags.csv")
+    assert "\n" not in str(caught.value)

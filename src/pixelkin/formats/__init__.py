@@ -7,7 +7,6 @@ from pixelkin.formats.coco import (
     instances_from_annotations,
     read_coco,
     read_coco_results,
-    read_run,
     write_coco,
 )
 from pixelkin.formats.convert import convert, read_labelled
@@ -17,7 +16,7 @@ from pixelkin.formats.folder import read_folder
 from pixelkin.formats.label_png import read_label_maps, read_semantic_maps, write_label_png, write_label_pngs
 from pixelkin.formats.palette import write_palette_png
 from pixelkin.formats.report import ConversionReport, FileLoss
-from pixelkin.formats.source import open_dataset
+from pixelkin.formats.source import open_dataset, read_run
 from pixelkin.formats.split_file import read_split_file
 from pixelkin.formats.voc import read_voc, write_voc
 from pixelkin.formats.yolo import read_yolo, write_yolo

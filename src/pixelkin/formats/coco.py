@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 import warnings
 from array import array
@@ -18,7 +19,7 @@ import numpy as np
 from pixelkin.data import Dataset, ImageError, Instances, Sample
 from pixelkin.data.sample import MAX_PIXELS, Boxes, image_size
 from pixelkin.formats.classes import as_classes
-from pixelkin.formats.files import SourceError, inside, read_json, sample_names, whole
+from pixelkin.formats.files import SourceError, inside, sample_names, whole
 from pixelkin.formats.images import file_name
 from pixelkin.formats.json_index import read_records, walk_records
 from pixelkin.formats.rle import segmentation_to_rle
@@ -102,47 +103,6 @@ def read_coco_results(path: Path | str, truth: Path | str) -> Dataset:
         for name, (identity, record) in zip(sample_names(relative), records.items(), strict=True)
     ]
     return _dataset(samples, _classes(truth, categories, labels), path)
-
-
-def read_run(
-    folder: Path | str,
-    images: Path | str | None = None,
-    *,
-    classes: Mapping[int, str] | Path | str | None = None,
-) -> Dataset:
-    """Read the instances of a run folder.
-
-    Args:
-        folder: the run; its ``instances.json`` is read.
-        images: folder of the images. Default: the source that ``run.json`` names, where it is a folder that still
-            exists.
-        classes: class list that replaces the run's own.
-
-    Raises:
-        SourceError: no finished run.
-    """
-    folder = Path(folder)
-    path = folder / "instances.json"
-    if not path.is_file():
-        raise SourceError(f"{folder}: no instances.json in it: give the folder of a finished run")
-    return read_coco(path, _source_of_run(folder) if images is None else images, classes=classes)
-
-
-def _source_of_run(folder: Path) -> Path | None:
-    """The folder of images a run was made from. The run's own record says it, written by the user's own call."""
-    if not (folder / "run.json").is_file():
-        return None
-    record = read_json(folder / "run.json")
-    request = record.get("request") if isinstance(record, dict) else None
-    source = request.get("source") if isinstance(request, dict) else None
-    if not isinstance(source, str):
-        return None
-    place = folder / source
-    if (place / "JPEGImages").is_dir():
-        return place / "JPEGImages"
-    if place.suffix.lower() == ".json" and place.is_file():
-        return _image_root(place, [_file_name(r.content, place) for r in walk_records(place) if r.section == "images"])
-    return place if place.is_dir() else None
 
 
 def _index(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, _Labels], dict[int, str], bool]:
@@ -350,5 +310,5 @@ def _image_root(path: Path, names: Sequence[PurePosixPath]) -> Path:
         home / folder for home in homes for folder in ("", "images", *splits, *(f"images/{split}" for split in splits))
     ]
     probes = names[:: max(1, len(names) // PROBED)]
-    best = max(candidates, key=lambda root: sum((root / name).is_file() for name in probes), default=path.parent)
+    best = max(candidates, key=lambda root: sum(os.path.isfile(root / name) for name in probes), default=path.parent)
     return best

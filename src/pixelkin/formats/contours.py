@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 
 def mask_to_polygon(mask: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -19,6 +17,8 @@ def mask_to_polygon(mask: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     Returns:
         At least three points; none for an empty mask.
     """
+    import cv2
+
     found, _ = cv2.findContours(np.ascontiguousarray(mask, dtype=np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings = [ring.reshape(-1, 2).astype(np.int32) for ring in sorted(found, key=len, reverse=True)]
     if not rings:
@@ -30,6 +30,8 @@ def mask_to_polygon(mask: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
 
 def fill_polygon(polygon: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """The (H, W) mask of a polygon of pixel (x, y): even-odd rule, edge included."""
+    import cv2
+
     canvas = np.zeros(size, dtype=np.uint8)
     if len(polygon):
         cv2.fillPoly(canvas, [polygon.astype(np.int32)], 1)
@@ -38,6 +40,8 @@ def fill_polygon(polygon: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.N
 
 def _join(rings: list[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
     """All rings as one closed path; always the ring that is nearest to those joined so far comes next."""
+    from scipy.spatial import cKDTree
+
     path = rings[0]
     waiting = rings[1:]
     if not waiting:
@@ -77,6 +81,8 @@ def _straighten(path: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
 
 def count_pieces_and_holes(mask: npt.NDArray[Any]) -> tuple[int, int]:
     """8-connected pieces, and 4-connected holes, of an (H, W) mask."""
+    import cv2
+
     found, hierarchy = cv2.findContours(
         np.ascontiguousarray(mask, dtype=np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE
     )

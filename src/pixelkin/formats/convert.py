@@ -8,12 +8,12 @@ from typing import Any
 
 from pixelkin.data import Dataset, ImageError
 from pixelkin.formats.classes import as_classes
-from pixelkin.formats.coco import annotation_record, image_record, read_coco, read_run, write_coco
+from pixelkin.formats.coco import annotation_record, image_record, read_coco, write_coco
 from pixelkin.formats.davis import read_davis_masks
 from pixelkin.formats.files import SourceError
 from pixelkin.formats.label_png import read_label_maps, write_label_pngs
 from pixelkin.formats.report import ConversionReport, FileLoss
-from pixelkin.formats.source import devkit_of
+from pixelkin.formats.source import devkit_of, read_run
 from pixelkin.formats.voc import read_voc, write_voc
 from pixelkin.formats.yolo import is_yolo, read_yolo, write_yolo
 

@@ -11,28 +11,26 @@ from pixelkin.data import ImageError, Sample
 from pixelkin.formats.files import whole
 
 
-def file_name(sample: Sample, suffix: str = "") -> str:
-    """The path of a sample's image below its source; ``suffix`` is for a sample that has no file."""
-    if sample.path is not None:
-        suffix = sample.path.suffix
+def file_name(sample: Sample) -> str:
+    """The path of a sample's image below its source; without suffix for a sample that has no file."""
+    suffix = "" if sample.path is None else sample.path.suffix
     return sample.name if suffix and sample.name.endswith(suffix) else sample.name + suffix
 
 
-def copy_image(sample: Sample, folder: Path, suffix: str = ".png") -> bool:
-    """Put a sample's image into a folder under its name; a file is copied as it is, an array saved as ``suffix``.
+def copy_image(sample: Sample, folder: Path) -> bool:
+    """Put a sample's image into a folder under its name; a file is copied as it is, an array saved as PNG.
 
     Returns:
         Whether there was an image.
     """
-    target = folder / file_name(sample, suffix)
     try:
         if sample.path is not None:
-            with whole(target) as beside:
+            with whole(folder / file_name(sample)) as beside:
                 shutil.copyfile(sample.path, beside)
         else:
             pixels = sample.image
-            with whole(target) as beside:
-                Image.fromarray(pixels).save(beside, format="PNG" if suffix == ".png" else "JPEG", quality=95)
+            with whole(folder / f"{sample.name}.png") as beside:
+                Image.fromarray(pixels).save(beside, format="PNG")
     except (FileNotFoundError, ImageError):
         return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -58,10 +58,7 @@ class SemanticFolder:
         masks = match(names, [path for path in files if path not in three])
         volumes = match(names, sorted(three))
         if not masks and not volumes:
-            raise SourceError(
-                f"{folder}: none of its {len(files)} masks has the name of an image (say {names[0]}.png):"
-                " give the folder whose masks are named like the images"
-            )
+            raise SourceError(_no_match(folder, len(files), names))
         self._masks = {name: folder / path for name, path in masks.items()}
         self._volumes = {name: folder / path for name, path in volumes.items()}
         self._folder = folder
@@ -88,6 +85,18 @@ class SemanticFolder:
         return sample.replace(semantic=semantic, probabilities=probabilities)
 
 
+def _no_match(folder: Path, files: int, names: Sequence[str]) -> str:
+    stems = Counter(name.rsplit("/", 1)[-1] for name in names)
+    stem, count = stems.most_common(1)[0]
+    if files and count > 1:
+        where = ", ".join([name for name in names if name.rsplit("/", 1)[-1] == stem][:3])
+        return f"{folder}: several images have one name ({where}): give the folder of the images alone"
+    return (
+        f"{folder}: none of its {files} files has the name of an image (say {names[0]}.png):"
+        " give the folder whose files are named like the images"
+    )
+
+
 def _is_volume(path: Path) -> bool:
     try:
         return len(array_shape(path)) == 3
@@ -103,11 +112,10 @@ def attach_depth(samples: Sequence[Sample], folder: Path) -> list[Sample]:
     """
     folder = require_folder(folder, "folder of depth maps")
     names = [sample.name for sample in samples]
-    found = match(names, list_files(folder, LABEL_SUFFIXES))
+    files = list_files(folder, LABEL_SUFFIXES)
+    found = match(names, files)
     if not found:
-        raise SourceError(
-            f"{folder}: no depth map has the name of an image (say {names[0]}.png): name them like the images"
-        )
+        raise SourceError(_no_match(folder, len(files), names))
     return [
         sample.replace(depth=partial(load_depth, folder / found[sample.name]) if sample.name in found else None)
         for sample in samples
@@ -125,7 +133,13 @@ class TagsFile:
         index = NameIndex((sample.name for sample in samples), str(path))
         self._path = path
         self._rows: dict[str, tuple[int, list[str]]] = {}
-        for number, row in enumerate(csv.reader(read_lines(path)), start=1):
+        try:
+            rows = list(csv.reader(read_lines(path)))
+        except csv.Error as error:
+            raise SourceError(
+                f"{path}: not CSV that can be read ({error}): write 'image,class1;class2' a line"
+            ) from None
+        for number, row in enumerate(rows, start=1):
             if not any(cell.strip() for cell in row):
                 continue
             if number == 1 and row[0].strip().lower() in ("image", "file", "filename", "file_name"):
@@ -222,6 +236,7 @@ class PointsFile:
                     f"{path}, {place}: x {entry['x']}, y {entry['y']} is outside the image"
                     f" of {width:g}x{height:g} pixels: correct or remove it"
                 )
+            x, y = min(max(x, 0.0), width - 1), min(max(y, 0.0), height - 1)  # a pixel, also after rounding
             if any((x, y) == (other[1], other[2]) for other in self._points[name]):
                 raise SourceError(f"{path}, {place}: the same point of {entry['image']!r} is there twice: remove one")
             self._points[name].append((number, x, y, entry["label"]))

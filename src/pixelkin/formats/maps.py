@@ -17,13 +17,12 @@ MILLIMETRES = 1e-3
 
 def load_ids(path: Path) -> npt.NDArray[Any]:
     """(H, W) whole numbers of a label file: PNG, TIFF, BMP or .npy. Raises ImageError."""
-    if path.suffix.lower() != ".npy":
-        ids = read_label_image(path)
-        return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids
-    array = load_array(path)
-    if array.ndim != 2 or array.dtype.kind not in "iub":
-        raise ImageError(f"{path}: {array.dtype} of shape {array.shape}: a label map must be (H, W) whole numbers")
-    return array.astype(np.uint8) if array.dtype == np.bool_ else array
+    ids = load_array(path) if path.suffix.lower() == ".npy" else read_label_image(path)
+    if ids.ndim != 2 or ids.dtype.kind not in "iub":
+        raise ImageError(f"{path}: {ids.dtype} of shape {ids.shape}: a label map must be (H, W) whole numbers")
+    if ids.dtype.kind == "i" and ids.min(initial=0) < 0:
+        raise ImageError(f"{path}: negative ids: 0 is background, 255 unknown, everything else above 0")
+    return ids.astype(np.uint8) if ids.dtype == np.bool_ else ids
 
 
 def load_semantic(path: Path, classes: Sequence[int]) -> npt.NDArray[Any]:
@@ -82,7 +81,9 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     if len(shape) < 2 or shape[-1] * shape[-2] > MAX_PIXELS:
         raise ImageError(f"{path}: an array of shape {shape} is no map of at most {MAX_PIXELS // 10**6} megapixels")
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return np.array(
+            np.load(path, mmap_mode="r", allow_pickle=False)
+        )  # mapped: a header may claim more than there is
     except (OSError, ValueError, EOFError) as error:
         raise ImageError(f"{path}: not a .npy array that can be read ({error})") from None
 

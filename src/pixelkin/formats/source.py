@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pixelkin.data import Dataset, Sample
 from pixelkin.formats.classes import as_classes, find_classes
-from pixelkin.formats.coco import read_coco, read_run
+from pixelkin.formats.coco import read_coco
 from pixelkin.formats.davis import read_davis, read_frames
-from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError
+from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError, read_json
 from pixelkin.formats.folder import read_folder
 from pixelkin.formats.labels import (
     PointsFile,
@@ -91,6 +91,45 @@ def open_dataset(
         raise
     except ValueError as error:  # the dataset's own checks
         raise SourceError(f"{source}: {error}") from None
+
+
+def read_run(
+    folder: Path | str,
+    images: Path | str | None = None,
+    *,
+    classes: Mapping[int, str] | Path | str | None = None,
+) -> Dataset:
+    """Read the instances of a run folder.
+
+    Args:
+        folder: the run; its ``instances.json`` is read.
+        images: folder of the images. Default: those of the source that ``run.json`` names, where it still exists.
+        classes: class list that replaces the run's own.
+
+    Raises:
+        SourceError: no finished run.
+    """
+    folder = Path(folder)
+    path = folder / "instances.json"
+    if not path.is_file():
+        raise SourceError(f"{folder}: no instances.json in it: give the folder of a finished run")
+    dataset = read_coco(path, images, classes=classes)
+    source = _source_of_run(folder) if images is None else None
+    if source is None:
+        return dataset
+    try:
+        found = {sample.name: sample.path for sample in _open(source, None, [], frames=False)}
+    except SourceError:  # it has changed since; the masks are still good
+        return dataset
+    return dataset.map(lambda sample: sample.replace(image=found.get(sample.name, sample.path), size=sample.size))
+
+
+def _source_of_run(folder: Path) -> Path | None:
+    """What a run was made from, as its own record says; written by the user's own call, so it may lie anywhere."""
+    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
+    request = record.get("request") if isinstance(record, dict) else None
+    source = request.get("source") if isinstance(request, dict) else None
+    return folder / source if isinstance(source, str) and (folder / source).exists() else None
 
 
 def _check(source: Path, folders: list[Path], limit: int | None) -> None:

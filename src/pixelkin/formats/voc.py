@@ -167,7 +167,7 @@ def write_voc(
     for sample in samples:
         try:
             report.add(_write_sample(folder, sample, classes))
-            report.without_image += copy_images and not copy_image(sample, folder / "JPEGImages", ".jpg")
+            report.without_image += copy_images and not copy_image(sample, folder / "JPEGImages")
         except ImageError as error:
             report.failed.append((sample.name, str(error)))
             continue
@@ -199,7 +199,7 @@ def _write_sample(folder: Path, sample: Sample, classes: Mapping[int, str]) -> F
         write_palette_png(folder / "SegmentationObject" / f"{sample.name}.png", objects)
         write_palette_png(folder / "SegmentationClass" / f"{sample.name}.png", semantic)
     annotation = VocAnnotation(
-        file_name(sample, ".jpg"), sample.size, instances is not None, _objects(sample, instances, classes)
+        file_name(sample), sample.size, instances is not None, _objects(sample, instances, classes)
     )
     write_xml(folder / "Annotations" / f"{sample.name}.xml", annotation)
     return loss
