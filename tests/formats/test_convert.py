@@ -98,3 +98,39 @@ def test_bad_calls(run, tmp_path, picture):
     (tmp_path / "a.csv").touch()
     with pytest.raises(SourceError, match=r"\.csv file holds no instances"):
         convert(tmp_path / "a.csv", tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "name"),
+    [
+        ("images", "images/sub/a.jpg", "sub/a"),
+        ("voc", "voc/JPEGImages/a.jpg", "a"),
+        ("davis", "davis/JPEGImages/480p/bear/00000.jpg", "bear/00000"),
+        ("split.txt", "clips/bear/00000.jpg", "clips/bear/00000"),
+        ("coco/instances_val.json", "coco/val/a.jpg", "a"),
+    ],
+)
+def test_a_run_finds_its_images_whatever_its_source(tmp_path, picture, source, image, name):
+    picture(image, size=(4, 6))
+    if source.endswith(".json"):
+        (tmp_path / source).write_text(
+            json.dumps({"images": [{"id": 1, "file_name": "a.jpg", "width": 6, "height": 4}]})
+        )
+    elif source.endswith(".txt"):
+        (tmp_path / source).write_text("clips/bear 00000.jpg\n")
+    (sample,) = open_dataset(tmp_path / source)
+    assert sample.name == name
+    run = run_of(tmp_path / "runs/one", Instances.from_masks(np.ones((1, 4, 6), bool)), f"{name}.jpg")
+    (run / "run.json").write_text(json.dumps({"request": {"source": f"../../{source}"}}))
+    (read,) = read_run(run)
+    assert read.path is not None
+    assert read.path.resolve() == tmp_path / image
+    assert read.image.shape == (4, 6, 3)
+    assert read.instances is not None
+
+
+def test_a_run_whose_source_is_gone_still_has_its_masks(run, tmp_path):
+    (tmp_path / "images/a.png").unlink()
+    assert read_run(run)[0].instances is not None
+    (tmp_path / "images").rmdir()
+    assert read_run(run)[0].instances is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,14 @@ def test_yolo_says_what_it_changed(shared_data: Path, tmp_path: Path):
         loss.area_before for loss in report.losses
     )
     assert share < 0.002
+
+
+def test_depth_is_in_metres(shared_data: Path, tmp_path: Path):
+    for kind in ("image", "depth"):
+        (tmp_path / kind).mkdir()
+        for path in (shared_data / "nyu2_mini").glob(f"{kind}_*.png"):
+            shutil.copy(path, tmp_path / kind / path.name.removeprefix(f"{kind}_"))
+    dataset = open_dataset(tmp_path / "image", depth=tmp_path / "depth")
+    assert len(dataset) == len(dataset.with_label("depth")) == 10
+    depths = [sample.depth for sample in dataset]
+    assert all(depth is not None and 0.5 < np.median(depth[depth > 0]) < 8 for depth in depths)  # rooms
