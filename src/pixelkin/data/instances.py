@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
+from pixelkin.data.rle import RLE, box_of, decode_mask, encode_label_map, encode_mask, normal, paint, runs_of
 
-class RLE(TypedDict):
-    """A COCO run-length code: ``size`` is (height, width), ``counts`` the compressed runs in column order."""
-
-    size: list[int]
-    counts: bytes
+__all__ = ["RLE", "Instances", "decode_mask", "encode_mask"]
 
 
 Index = int | slice | Sequence[int] | npt.NDArray[Any]
-
-
-def encode_mask(mask: npt.NDArray[Any]) -> RLE:
-    """Encode one dense (H, W) mask; anything non-zero is inside."""
-    array = np.asarray(mask)
-    if array.ndim != 2:
-        raise ValueError(f"a mask must be (H, W), got shape {array.shape}")
-    code = coco_mask.encode(np.asfortranarray(array != 0, dtype=np.uint8))
-    return RLE(size=[int(s) for s in code["size"]], counts=bytes(code["counts"]))
-
-
-def decode_mask(rle: RLE) -> npt.NDArray[np.bool_]:
-    """Decode one run-length code to a dense (H, W) bool mask."""
-    return np.asarray(coco_mask.decode(rle)).astype(bool)
 
 
 class Instances:
@@ -67,7 +49,7 @@ class Instances:
         self.size = (int(size[0]), int(size[1]))
         if min(self.size) < 1:
             raise ValueError(f"an image of {self.size} (height, width) has no pixels: give its real size")
-        self.rles: tuple[RLE, ...] = tuple(_normal(rle) for rle in rles)
+        self.rles: tuple[RLE, ...] = tuple(normal(rle) for rle in rles)
         n = len(self.rles)
         for rle in self.rles:
             if tuple(rle["size"]) != self.size:
@@ -101,7 +83,7 @@ class Instances:
         label_map = np.asarray(label_map)
         if label_map.ndim != 2 or label_map.size == 0 or label_map.dtype.kind not in "iub":
             raise ValueError(f"a label map must be (H, W) integers, got {label_map.dtype} of shape {label_map.shape}")
-        codes = _encode_label_map(label_map)
+        codes = encode_label_map(label_map)
         ids = [i for i in codes if i not in (0, ignore)]
         columns.setdefault("ids", ids)
         return cls((label_map.shape[0], label_map.shape[1]), [codes[i] for i in ids], **columns)
@@ -187,25 +169,19 @@ class Instances:
     @property
     def areas(self) -> npt.NDArray[np.int64]:
         """(N,) mask areas in pixels."""
-        if not self.rles:
-            return np.zeros(0, dtype=np.int64)
-        return np.asarray(coco_mask.area(list(self.rles)), dtype=np.int64)
+        return np.array([runs_of(rle)[1::2].sum() for rle in self.rles], dtype=np.int64)
 
     @property
     def boxes(self) -> npt.NDArray[np.int64]:
         """(N, 4) tight boxes as (x0, y0, x1, y1), the lower right corner exclusive; an empty mask has a zero box."""
-        if not self.rles:
-            return np.zeros((0, 4), dtype=np.int64)
-        xywh = np.asarray(coco_mask.toBbox(list(self.rles)))
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        return np.asarray(corners.round(), dtype=np.int64)
+        return np.array([box_of(rle) for rle in self.rles], dtype=np.int64).reshape(-1, 4)
 
     def label_map(self) -> npt.NDArray[np.int32]:
         """(H, W) map: 0 background, i + 1 for instance i; where masks overlap, the higher score is on top."""
-        out = np.zeros(self.size, dtype=np.int32)
-        for i in np.argsort(self.scores, kind="stable"):
-            out[self.mask(int(i))] = i + 1
-        return out
+        flat = np.zeros(self.size[0] * self.size[1], dtype=np.int32)
+        for i in np.argsort(self.scores, kind="stable").tolist():
+            paint(flat, self.rles[i], i + 1)
+        return np.ascontiguousarray(flat.reshape(self.size[::-1]).T)
 
     def semantic_map(self, ignore_crowd: int | None = 255) -> npt.NDArray[np.int32]:
         """(H, W) map of class ids, 0 background; smaller instances over larger.
@@ -213,38 +189,11 @@ class Instances:
         Args:
             ignore_crowd: value painted where only a crowd covers; None paints crowds with their class.
         """
-        out = np.zeros(self.size, dtype=np.int32)
-        order = np.lexsort((-self.areas, ~self.crowd))  # crowds first, then large to small
-        for i in order:
-            value = int(self.labels[i])
-            out[self.mask(int(i))] = ignore_crowd if self.crowd[i] and ignore_crowd is not None else value
-        return out
-
-
-def _normal(rle: RLE) -> RLE:
-    """The code with counts as bytes, as JSON brings text."""
-    counts = rle["counts"]
-    if isinstance(counts, str):
-        return RLE(size=[int(s) for s in rle["size"]], counts=counts.encode("ascii"))
-    return rle
-
-
-def _encode_label_map(label_map: npt.NDArray[Any]) -> dict[int, RLE]:
-    """Every value of an (H, W) integer map with its code, ascending; one pass however many there are."""
-    h, w = label_map.shape
-    flat = label_map.ravel(order="F")
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    ends = np.append(starts[1:], flat.size)
-    values, which, number = np.unique(flat[starts], return_inverse=True, return_counts=True)
-    order = np.argsort(which, kind="stable")
-    codes: dict[int, RLE] = {}
-    for value, runs in zip(values, np.split(order, np.cumsum(number)[:-1]), strict=True):
-        edges = np.stack([starts[runs], ends[runs]], axis=1).ravel()
-        counts = np.diff(edges, prepend=0, append=flat.size)
-        counts = counts[:-1] if counts[-1] == 0 else counts
-        code = coco_mask.frPyObjects({"size": [h, w], "counts": counts.tolist()}, h, w)
-        codes[int(value)] = RLE(size=[h, w], counts=bytes(code["counts"]))
-    return codes
+        flat = np.zeros(self.size[0] * self.size[1], dtype=np.int32)
+        for i in np.lexsort((-self.areas, ~self.crowd)).tolist():  # crowds first, then large to small
+            hidden = self.crowd[i] and ignore_crowd is not None
+            paint(flat, self.rles[i], ignore_crowd if hidden else int(self.labels[i]))
+        return np.ascontiguousarray(flat.reshape(self.size[::-1]).T)
 
 
 def _column(values: Any, n: int, dtype: Any, default: Any, name: str) -> npt.NDArray[Any]:
