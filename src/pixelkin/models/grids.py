@@ -49,6 +49,8 @@ def to_grid(x: Tensor, stride: float, target_stride: float, size: tuple[int, int
         x = nn.functional.avg_pool2d(x, int(target_stride // stride), ceil_mode=True, count_include_pad=False)
     elif stride != target_stride:
         scale = stride / target_stride
+        if scale < 1:
+            x = nn.functional.pad(x, (0, 1, 0, 1), mode="replicate")  # rounding down must not lose the last cell
         x = nn.functional.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
     x = x[..., : size[0], : size[1]]
     below, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
