@@ -247,11 +247,12 @@ def run(arguments: list[str]) -> int:
     """
     command = typer.main.get_command(app)
     try:
-        return int(command.main(arguments, prog_name="pixelkin", standalone_mode=False) or DONE)
+        code = int(command.main(arguments, prog_name="pixelkin", standalone_mode=False) or DONE)
+        return code if code != INTERRUPTED else _interrupted()  # what newer versions of Typer make of Ctrl-C
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
-        if type(error).__name__ == "Abort":  # what Typer makes of Ctrl-C
+        if type(error).__name__ == "Abort":  # and older ones
             return _interrupted()
         line = _one_line(error)
         if line is None or os.environ.get("PIXELKIN_DEBUG"):

@@ -92,6 +92,8 @@ def continued(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} is not a record this version wrote: delete {path.parent} or give another --out"
         ) from None
     before, now = _flat(old), _flat(request)
+    if before.get("method") != now.get("method"):  # then the settings differ as a matter of course
+        before, now = ({key: flat[key] for key in flat if not key.startswith("config.")} for flat in (before, now))
     differ = [
         f"{key} {before.get(key)}, now {now.get(key)}" for key in {**before, **now} if before.get(key) != now.get(key)
     ]

@@ -63,6 +63,8 @@ def label_image(method: Method, sample: Sample) -> Labelled | Failure:
         stage = "group"
         instances = method.group(fields, sample)
         stage = "output"
+        if not np.isfinite(instances.scores).all():
+            raise ValueError("a score is not a finite number")
         made = method.semantic(sample, fields)
         entry = gallery_entry(sample.name, image, instances, pictures=method.pictures(fields, sample))
         baselines = {} if semantic is None else count_baselines(semantic)
