@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from format_helpers import instances
+from format_helpers import instances, save
 from hypothesis import HealthCheck, given, settings
 
 from pixelkin.data import Dataset, Instances, Sample
@@ -134,3 +134,27 @@ def test_a_run_whose_source_is_gone_still_has_its_masks(run, tmp_path):
     assert read_run(run)[0].instances is not None
     (tmp_path / "images").rmdir()
     assert read_run(run)[0].instances is not None
+
+
+def test_label_maps_find_their_images(tmp_path, picture):
+    for name in ("data/images/a.tif", "elsewhere/a.png"):
+        picture(name, size=(4, 6))
+    save(tmp_path / "data/labels/a.png", np.full((4, 6), 3, np.uint16))
+    assert read_labelled(tmp_path / "data/labels")[0].path == tmp_path / "data/images/a.tif"
+    assert (
+        read_labelled(tmp_path / "data/labels", images=tmp_path / "elsewhere")[0].path == tmp_path / "elsewhere/a.png"
+    )
+    assert convert(tmp_path / "data/labels", tmp_path / "out", "yolo").without_image == 0
+    assert (tmp_path / "out/images/a.tif").is_file()
+    with pytest.raises(SourceError, match="no such folder of images"):
+        read_labelled(tmp_path / "data/labels", images=tmp_path / "none")
+
+
+def test_a_broken_label_map_beside_images_fails_alone(tmp_path, picture):
+    for name in ("a", "b"):
+        picture(f"data/images/{name}.png", size=(4, 6))
+    save(tmp_path / "data/labels/a.png", np.full((4, 6), 3, np.uint16))
+    (tmp_path / "data/labels/b.png").write_bytes(b"broken")
+    report = convert(tmp_path / "data/labels", tmp_path / "out.json", "coco")
+    assert report.images == 1
+    assert [name for name, _ in report.failed] == ["b"]

@@ -76,7 +76,9 @@ def test_wrong_settings_say_the_mend_in_one_line(settings: dict[str, str], messa
 
 def test_settings_change_a_base() -> None:
     base = Config(radius=5, training=Inner(rate=1.0))
-    assert Config.from_settings({"training.steps": "1"}, base=base) == Config(radius=5, training=Inner(rate=1.0, steps=1))
+    assert Config.from_settings({"training.steps": "1"}, base=base) == Config(
+        radius=5, training=Inner(rate=1.0, steps=1)
+    )
 
 
 def test_a_config_is_strict() -> None:

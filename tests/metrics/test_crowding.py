@@ -49,5 +49,15 @@ def test_other_classes_and_crowd_regions_do_not_join():
     assert crowded(boxes(SIZE, row, crowd=[False, True, False])).tolist() == [False, False, False]
 
 
+def test_empty_masks_touch_nothing():
+    assert not crowded(boxes(SIZE, [(0, 0, 0, 0), (5, 5, 5, 5), (0, 0, 9, 9)])).any()
+
+
+def test_more_instances_than_boxes_are_compared(monkeypatch):
+    monkeypatch.setattr("pixelkin.metrics.crowding._PAIRWISE", 1)
+    truth = boxes(SIZE, [(0, 0, 5, 5), (0, 5, 5, 9), (20, 20, 25, 25)])
+    assert crowded(truth).tolist() == [True, True, False]
+
+
 def test_one_above_two_that_it_hides():
     assert crowded(boxes(SIZE, [(0, 0, 5, 5), (0, 0, 5, 5), (0, 5, 5, 9)])).all()
