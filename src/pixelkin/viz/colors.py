@@ -31,8 +31,11 @@ def instance_color(identity: int) -> Color:
 
 
 def class_color(label: int) -> Color:
-    """The colour of a class id: the PASCAL VOC palette (0 black, 255 cream), continued above 255 by instance colours."""
-    if not 0 <= label <= 255:
+    """The colour of a class id: the PASCAL VOC palette (0 black, 255 cream), from 64 as for instances.
+
+    From 64 on, that palette holds near blacks which look like background.
+    """
+    if label != 255 and not 0 <= label < 64:
         return instance_color(label)
     channels = [0, 0, 0]
     for step in range(3):  # bits 0, 1, 2 of every group of three go to red, green, blue, most significant first

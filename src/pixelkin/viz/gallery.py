@@ -39,7 +39,7 @@ class Picture(TypedDict):
 
 
 class GalleryEntry(TypedDict):
-    """One image of the gallery: plain JSON, a few kilobytes beside the thumbnail. The columns have one entry an instance."""
+    """One image of the gallery: plain JSON, some kilobytes beside the thumbnail; columns have one entry an instance."""
 
     name: str
     size: list[int]
@@ -74,8 +74,8 @@ def gallery_entry(
         name: the sample's name.
         image: (H, W, 3) uint8 RGB.
         instances: its masks, of the image's size.
-        pictures: caption to (h, w, 3) uint8 RGB, shown beside the image in the detail view: fields, baselines. Those with
-            the image's aspect ratio can carry the outlines.
+        pictures: caption to (h, w, 3) uint8 RGB of the image's aspect ratio, shown in the detail view: fields,
+            baselines. They carry the outlines too.
 
     Returns:
         A record for :func:`write_gallery`; ``json.loads(json.dumps(record)) == record``.
@@ -127,8 +127,8 @@ def write_gallery(
         entries: records of :func:`gallery_entry`; read once, never held together.
         classes: class id to name.
         title: the page's heading.
-        summary: ``done``, ``failed`` and ``skipped`` counts and ``errors``, a list of (name, reason) or of mappings with
-            these keys; each may be missing.
+        summary: ``done``, ``failed`` and ``skipped`` counts and ``errors``, a list of (name, reason) or of mappings
+            with these keys; each may be missing.
         limit: entries after this many are counted but not shown, and the page says so.
 
     Raises:
@@ -156,7 +156,7 @@ def write_gallery(
         closing=lambda: _json({"shown": shown.shown, "total": shown.total}),
         counts=[(key, int(summary[key])) for key in ("done", "failed", "skipped") if summary.get(key) is not None],
         errors=errors[:limit],
-        error_count=len(errors),
+        error_count=max(len(errors), int(summary.get("failed") or 0)),
     )
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -223,7 +223,7 @@ def _json(value: Any) -> Any:
 
 
 def _data_uri(picture: RGB, *, exact: bool = False) -> str:
-    """A picture as a small WebP data URI, no larger than a thumbnail; exact ones lose nothing more where that is small."""
+    """A picture as a small WebP data URI, no larger than a thumbnail; an exact one is lossless where that is small."""
     check_picture(picture)
     image = Image.fromarray(np.ascontiguousarray(picture))
     image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=3.0)

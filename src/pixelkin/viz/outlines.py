@@ -26,7 +26,8 @@ def outline_paths(instances: Instances, scale: float) -> list[str]:
     paths = []
     for i, (x0, y0, x1, y1) in enumerate(instances.boxes):
         crop = instances.mask(i)[y0:y1, x0:x1]
-        rings = [np.round((ring + (x0, y0)) * scale).astype(np.int64) for ring in _rings(crop, TOLERANCE / scale)]
+        origin = np.array((x0, y0))
+        rings = [np.round((ring + origin) * scale).astype(np.int64) for ring in _rings(crop, TOLERANCE / scale)]
         text = "".join(_path(ring) for ring in rings)
         if not text and crop.size:
             text = f"M{round(x0 * scale)} {round(y0 * scale)}h1v1h-1z"
@@ -46,8 +47,19 @@ def _rings(mask: npt.NDArray[np.bool_], tolerance: float) -> list[npt.NDArray[np
     for y in (0, 1):
         for x in (0, 1):
             corners[y : y + mask.shape[0], x : x + mask.shape[1]] |= mask
-    contours: Any = cv2.findContours(corners, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
-    return [cv2.approxPolyDP(contour, tolerance, True).reshape(-1, 2).astype(np.float64) for contour in contours]
+    contours: Any = cv2.findContours(corners, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
+    rings = [_squared(contour.reshape(-1, 2), corners) for contour in contours]
+    return [cv2.approxPolyDP(ring, tolerance, True).reshape(-1, 2).astype(np.float64) for ring in rings]
+
+
+def _squared(ring: npt.NDArray[np.int32], corners: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Put back the inner corners that the tracing cut off by diagonal steps: of the two candidates, the one set."""
+    following = np.roll(ring, -1, axis=0)
+    turn = np.column_stack([ring[:, 0], following[:, 1]])
+    other = np.column_stack([following[:, 0], ring[:, 1]])
+    turn = np.where(corners[turn[:, 1], turn[:, 0], None] != 0, turn, other)
+    diagonal = np.flatnonzero((ring != following).all(axis=1))
+    return np.ascontiguousarray(np.insert(ring, diagonal + 1, turn[diagonal], axis=0))
 
 
 def _path(ring: npt.NDArray[np.int64]) -> str:
