@@ -22,7 +22,7 @@ from pixelkin.formats.classes import as_classes
 from pixelkin.formats.files import SourceError, inside, sample_names, whole
 from pixelkin.formats.images import file_name
 from pixelkin.formats.json_index import read_records, walk_records
-from pixelkin.formats.rle import segmentation_to_rle
+from pixelkin.formats.segmentation import segmentation_to_rle
 
 PROBED = 20
 """How many file names are tried to find the folder of the images."""

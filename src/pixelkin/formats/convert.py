@@ -9,8 +9,9 @@ from typing import Any
 from pixelkin.data import Dataset, ImageError
 from pixelkin.formats.classes import as_classes
 from pixelkin.formats.coco import annotation_record, image_record, read_coco, write_coco
-from pixelkin.formats.davis import read_davis_masks
-from pixelkin.formats.files import SourceError
+from pixelkin.formats.davis import read_davis, read_davis_masks
+from pixelkin.formats.files import SourceError, list_files, match, require_folder
+from pixelkin.formats.images import with_image
 from pixelkin.formats.label_png import read_label_maps, write_label_pngs
 from pixelkin.formats.report import ConversionReport, FileLoss
 from pixelkin.formats.source import devkit_of, read_run
@@ -32,7 +33,8 @@ def read_labelled(
         source: a run folder, a COCO JSON, a VOC devkit folder, a YOLO folder, a DAVIS folder or its annotations, or a
             folder of label maps.
         classes: class list, where the source has none or to replace its own.
-        images: folder of the images, for a run or a COCO JSON.
+        images: folder of the images, where they do not lie with the source. Default: for a run those it was made from,
+            for a COCO JSON what lies beside it, for label maps an ``images`` folder beside theirs.
 
     Raises:
         SourceError: none of these.
@@ -48,15 +50,29 @@ def read_labelled(
             )
         return read_coco(source, images, classes=known)
     if (source / "instances.json").is_file():
-        return read_run(source, images)
+        return read_run(source, images, classes=known)
     devkit = devkit_of(source)
     if devkit is not None:
-        return read_voc(devkit, classes=known)
-    if is_yolo(source):
-        return read_yolo(source, classes=known)
-    if (source / "Annotations").is_dir() or _has_clips(source):
-        return read_davis_masks(source, classes=known)
-    return read_label_maps(source, classes=known)
+        dataset = read_voc(devkit, classes=known)
+    elif is_yolo(source):
+        dataset = read_yolo(source, classes=known)
+    elif (source / "JPEGImages").is_dir():
+        dataset = read_davis(source, classes=known)
+    elif (source / "Annotations").is_dir() or _has_clips(source):
+        dataset = read_davis_masks(source, classes=known)
+    else:
+        dataset = read_label_maps(source, classes=known)
+        beside = source.absolute().parent / "images"
+        images = beside if images is None and beside.is_dir() else images
+    return dataset if images is None else _with_images(dataset, require_folder(Path(images), "folder of images"))
+
+
+def _with_images(dataset: Dataset, folder: Path) -> Dataset:
+    """The samples with the images of a folder that are named like them."""
+    found = match([sample.name for sample in dataset], list_files(folder))
+    return dataset.map(
+        lambda sample: with_image(sample, folder / found[sample.name]) if sample.name in found else sample
+    )
 
 
 def _has_clips(folder: Path) -> bool:
@@ -83,7 +99,7 @@ def convert(
         out: file or folder to write.
         to: ``coco``, ``voc``, ``yolo`` or ``label-png``.
         classes: class list, where the source has none.
-        images: folder of the images, for a run or a COCO JSON.
+        images: folder of the images, where they do not lie with the source.
 
     Raises:
         SourceError: an unknown format, or a source without instances.

@@ -17,6 +17,15 @@ def file_name(sample: Sample) -> str:
     return sample.name if suffix and sample.name.endswith(suffix) else sample.name + suffix
 
 
+def with_image(sample: Sample, path: Path) -> Sample:
+    """The sample with its image at a path; its labels, and their size, stay."""
+    try:
+        size = sample.size
+    except ImageError:  # it shows when the labels are loaded
+        size = None
+    return sample.replace(image=path, size=size)
+
+
 def copy_image(sample: Sample, folder: Path) -> bool:
     """Put a sample's image into a folder under its name; a file is copied as it is, an array saved as PNG.
 

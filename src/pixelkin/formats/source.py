@@ -11,6 +11,7 @@ from pixelkin.formats.coco import read_coco
 from pixelkin.formats.davis import read_davis, read_frames
 from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError, read_json
 from pixelkin.formats.folder import read_folder
+from pixelkin.formats.images import with_image
 from pixelkin.formats.labels import (
     PointsFile,
     SemanticFolder,
@@ -118,10 +119,12 @@ def read_run(
     if source is None:
         return dataset
     try:
-        found = {sample.name: sample.path for sample in _open(source, None, [], frames=False)}
+        found = {
+            sample.name: sample.path for sample in _open(source, None, [], frames=False) if sample.path is not None
+        }
     except SourceError:  # it has changed since; the masks are still good
         return dataset
-    return dataset.map(lambda sample: sample.replace(image=found.get(sample.name, sample.path), size=sample.size))
+    return dataset.map(lambda sample: with_image(sample, found[sample.name]) if sample.name in found else sample)
 
 
 def _source_of_run(folder: Path) -> Path | None:

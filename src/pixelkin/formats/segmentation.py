@@ -1,4 +1,4 @@
-"""Run-length codes from files: checked, as a wrong one would make the decoder write beside its memory."""
+"""COCO segmentations from files: polygons and run-length codes, checked before anything is drawn."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from pixelkin.data import RLE, ImageError
-
-MAX_CHARACTERS_A_RUN = 7
-"""Five bits a character: enough for runs of 2**31 pixels either way."""
+from pixelkin.data.rle import code_of, runs_of
 
 
 def segmentation_to_rle(segmentation: Any, size: tuple[int, int], where: str) -> RLE | None:
@@ -38,34 +35,6 @@ def segmentation_to_rle(segmentation: Any, size: tuple[int, int], where: str) ->
     )
 
 
-def decode_counts(text: bytes) -> npt.NDArray[np.int64]:
-    """The run lengths of a compressed code; background first.
-
-    A number is written in groups of five bits, low ones first, with a sixth bit while more follow; from the fourth on
-    it is the difference to the number two before.
-
-    Raises:
-        ValueError: no such code.
-    """
-    if not text:
-        return np.zeros(0, dtype=np.int64)
-    characters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    if characters.min() < 0 or characters.max() > 63 or characters[-1] & 32:
-        raise ValueError("characters that are no run-length code")
-    last = (characters & 32) == 0
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    lengths = np.diff(np.append(starts, len(characters)))
-    if lengths.max() > MAX_CHARACTERS_A_RUN:
-        raise ValueError("a run that is too long")
-    position = np.arange(len(characters)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((characters & 31) << (5 * position), starts)
-    negative = (characters[last] & 16) != 0
-    runs[negative] -= np.int64(1) << (5 * lengths[negative])
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
-
-
 def _from_runs(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> RLE:
     written, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(written, (list, tuple)) or tuple(written) != size:
@@ -75,21 +44,16 @@ def _from_runs(segmentation: dict[str, Any], size: tuple[int, int], where: str) 
     try:
         if isinstance(counts, list):
             runs = np.asarray(counts)
-            if runs.size and (runs.ndim != 1 or runs.dtype.kind not in "iu"):
+            if runs.dtype.kind not in "iu":
                 raise ValueError("runs that are no whole numbers")
-        elif isinstance(counts, (str, bytes)):
-            counts = counts.encode("ascii") if isinstance(counts, str) else counts
-            runs = decode_counts(counts)
-        else:
+            return code_of(runs, size)
+        if not isinstance(counts, (str, bytes)):
             raise ValueError("no counts")
+        rle = RLE(size=list(size), counts=counts.encode("ascii") if isinstance(counts, str) else counts)
+        runs_of(rle)
     except (ValueError, OverflowError) as error:
-        raise ImageError(f"{where}: broken run-length code ({error}): write it again") from None
-    pixels = size[0] * size[1]
-    if (runs < 0).any() or (runs > pixels).any() or int(runs.sum()) != pixels:
-        raise ImageError(f"{where}: its run-length code does not cover the image's {pixels} pixels: write it again")
-    if isinstance(counts, list):
-        counts = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"]
-    return RLE(size=list(size), counts=bytes(counts))
+        raise ImageError(f"{where}: broken run-length code ({error})") from None
+    return rle
 
 
 def _from_polygons(polygons: Sequence[Any], size: tuple[int, int], where: str) -> RLE | None:
