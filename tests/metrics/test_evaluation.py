@@ -92,6 +92,11 @@ def test_class_ids_are_the_users():
         evaluate(dataset({"a": boxes(SIZE, [A], labels=[7])}, {7: "owl"}), truth)
 
 
+def test_classes_of_one_name_stay_apart():
+    truth = dataset({"a": boxes(SIZE, [A, C], labels=[3, 4])}, {3: "cat", 4: "cat"})
+    assert list(evaluate(truth, truth).parts) == ["cat (3)", "cat (4)"]
+
+
 def test_run_folder_against_label_png_of_any_class_id(tmp_path):
     truth = boxes(SIZE, [A, B, C])
     write_png(tmp_path / "labels" / "a.png", truth.label_map().astype(np.uint16) * 300)

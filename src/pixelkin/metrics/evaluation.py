@@ -21,7 +21,7 @@ from pixelkin.metrics.voc import VOCAveragePrecision
 PROTOCOLS = ("coco", "voc", "agnostic", "semantic", "video")
 
 Progress = Callable[[int, int], None]
-"""Called with how many images are counted and how many there are."""
+"""Called with how many images (sequences, for video) are counted and how many there are."""
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "coco": ("AP", "AP50", "AP75", "AR", "crowd_AR"),
@@ -105,7 +105,7 @@ def evaluate(
             (:class:`~pixelkin.metrics.semantic.MeanIoU`) or ``video`` (:func:`~pixelkin.metrics.video.judge_sequence`,
             averaged over sequences).
         max_detections: most detections of one class in one image that count.
-        progress: called after every image.
+        progress: called after every image, or sequence.
 
     Raises:
         ValueError: one line: what does not fit and how to mend it.
@@ -141,6 +141,7 @@ def _evaluate_instances(
         relabel = next(iter(classes)) if len(pred.dataset.classes) <= 1 else None
     elif protocol != "agnostic":
         _require_common(pred.dataset.classes, classes)
+    classes = _distinct(classes)
     coco = AveragePrecision(classes, max_detections=max_detections, agnostic=protocol == "agnostic")
     voc = VOCAveragePrecision(classes, max_detections=max_detections)
     counter: AveragePrecision | VOCAveragePrecision = voc if protocol == "voc" else coco
@@ -179,7 +180,7 @@ def _evaluate_instances(
 
 
 def _evaluate_semantic(pred: Opened, truth: Opened, matched: Matched, place: str, progress: Progress | None) -> Result:
-    counter = MeanIoU({**pred.dataset.classes, **truth.dataset.classes})
+    counter = MeanIoU(_distinct({**pred.dataset.classes, **truth.dataset.classes}))
     for done, (predicted, true) in enumerate(matched.pairs, start=1):
         wanted = pairing.semantic_map(true)
         if wanted is None:
@@ -263,6 +264,12 @@ def _classes_used(dataset: Dataset) -> dict[int, str]:
         instances = sample.instances
         used |= set() if instances is None else set(instances.labels.tolist())
     return {label: f"class {label}" for label in sorted(used)}
+
+
+def _distinct(classes: Mapping[int, str]) -> dict[int, str]:
+    """The classes with their ids added to names that several share, as the report goes by name."""
+    names = list(classes.values())
+    return {label: f"{name} ({label})" if names.count(name) > 1 else name for label, name in classes.items()}
 
 
 def _require_common(pred: Mapping[int, str], truth: Mapping[int, str]) -> None:
