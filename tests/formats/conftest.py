@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from format_helpers import save
+from made_up import save
 
 
 @pytest.fixture

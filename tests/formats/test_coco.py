@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from format_helpers import instances
 from hypothesis import HealthCheck, given, settings
+from made_up import instances
 from pycocotools.coco import COCO
 
 from pixelkin.data import Dataset, ImageError, Instances, Sample

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from format_helpers import instances, save
 from hypothesis import HealthCheck, given, settings
+from made_up import instances, save
 
 from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.formats import SourceError, convert, open_dataset, read_coco, read_labelled, read_run, write_voc

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from format_helpers import instances, save
 from hypothesis import HealthCheck, given, settings
+from made_up import instances, save
 
 from pixelkin.data import ImageError, Instances, Sample
 from pixelkin.formats import (

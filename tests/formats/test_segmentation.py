@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from format_helpers import masks
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import masks
 from pycocotools import mask as coco_mask
 
 from pixelkin.data import ImageError, decode_mask, encode_mask

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from format_helpers import save
+from made_up import save
 from PIL import Image
 
 from pixelkin.data import ImageError, Point

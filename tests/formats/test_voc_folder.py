@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from format_helpers import instances, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up import instances, save
 from PIL import Image
 
 from pixelkin.data import Dataset, ImageError, Instances, Sample

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from format_helpers import instances, masks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up import instances, masks
 from scipy import ndimage
 
 from pixelkin.data import Dataset, ImageError, Instances, Sample
