@@ -8,7 +8,9 @@ import pytest
 from scipy import ndimage
 
 from pixelkin.data.synthetic import render_scene, scene_dataset
+from pixelkin.data.synthetic.layout import arrange
 from pixelkin.data.synthetic.raster import coverage
+from pixelkin.data.synthetic.textures import FAMILIES
 
 KINDS = {
     "plain": {},
@@ -70,6 +72,21 @@ def test_touching_is_the_fraction_that_was_asked_for():
             scene = render_scene(seed, objects=8, scale=(0.06, 0.1), touching=fraction, overlap=0.0)
             counts.append(len({i for pair in same_class_contacts(scene) for i in pair}) / len(scene.instances))
         assert np.mean(counts) == pytest.approx(fraction, abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_overlap_every_mask_is_the_whole_outline(seed):
+    size, families = (120, 140), FAMILIES
+    layout = arrange(np.random.default_rng(seed), size, families, 14, (6.0, 16.0), touching=0.6, overlap=0.0)
+    assert len(layout.bodies) > 8
+    for number, body in enumerate(layout.bodies, 1):
+        whole = np.zeros(size, bool)
+        for part in body.shape.parts:
+            patch = coverage(part @ body.pose[:2, :2].T + body.pose[:2, 2], size)
+            if patch is not None:
+                h, w = patch.mask.shape
+                whole[patch.y : patch.y + h, patch.x : patch.x + w] |= patch.mask
+        assert np.array_equal(layout.owner == number, whole)
 
 
 def test_overlap_hides_parts_of_objects():

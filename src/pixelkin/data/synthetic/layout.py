@@ -148,7 +148,7 @@ class _Planner:
             turn = self.rng.uniform(0, 2 * np.pi)
             step = np.array([np.sin(turn), np.cos(turn)])
             step /= np.abs(step).max()  # from one place to the next, no axis moves by more than one pixel:
-            steps = 2 * (other.reach + stamp.reach)  # so the first contact on the way in never overlaps
+            steps = other.reach + stamp.reach  # so the first contact on the way in never overlaps
             path = np.rint(np.array([py, px]) + step * np.arange(steps, -1, -1)[:, None]).astype(int).tolist()
             for k, (y, x) in enumerate(path):
                 window = stamp.window(y, x, self.size)

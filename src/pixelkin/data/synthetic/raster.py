@@ -44,15 +44,26 @@ def coverage(contour: Contour, size: tuple[int, int] | None = None) -> Patch | N
         return None
     x0, y0 = np.floor(contour.min(axis=0) - 0.5).astype(int).tolist()
     x1, y1 = (np.ceil(contour.max(axis=0) + 0.5).astype(int) + 1).tolist()
-    if size is not None:
-        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, size[1]), min(y1, size[0])
-    if x1 <= x0 or y1 <= y0:
+    if size is None:
+        return Patch(_alpha(contour, x0, y0, x1, y1), y0, x0)
+    left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, size[1]), min(y1, size[0])
+    if right <= left or bottom <= top:
         return None
+    far = max(size)
+    if min(x0, y0) < -far or x1 > size[1] + far or y1 > size[0] + far:
+        return Patch(_alpha(contour, left, top, right, bottom), top, left)
+    # cv2 rounds an edge a little differently where it clips it, so draw the whole outline while that is cheap
+    alpha = _alpha(contour, x0, y0, x1, y1)[top - y0 : bottom - y0, left - x0 : right - x0]
+    return Patch(alpha, top, left)
+
+
+def _alpha(contour: Contour, x0: int, y0: int, x1: int, y1: int) -> Array:
+    """Covered share of the pixels from (x0, y0) to (x1, y1), exclusive."""
     fine = np.zeros(((y1 - y0) * _SUB, (x1 - x0) * _SUB), dtype=np.uint8)
     corners = ((contour - [x0, y0] + 0.5) * _SUB - 0.5) * (1 << _BITS)
     cv2.fillPoly(fine, [np.rint(corners).astype(np.int32)], 255, cv2.LINE_8, _BITS)
     share = cv2.resize(fine, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-    return Patch((share * np.float32(1 / 255)).astype(np.float32), y0, x0)
+    return np.asarray(share * np.float32(1 / 255), dtype=np.float32)
 
 
 def sample(texture: Array, texels_from_pixels: Matrix, patch: Patch) -> Array:
