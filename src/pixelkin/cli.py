@@ -295,7 +295,7 @@ def _show(summary: RunSummary) -> None:
     counts += f", {summary.skipped} skipped" if summary.skipped else ""
     print(counts)
     per_class = [f"{count} {summary.classes[i]}" for i, count in sorted(summary.per_class.items(), key=lambda c: -c[1])]
-    more = f", and {len(per_class) - 8} classes more" if len(per_class) > 8 else ""
+    more = f" and {len(per_class) - 8} more" if len(per_class) > 8 else ""
     print(f"{summary.instances} instances" + (f": {', '.join(per_class[:8])}{more}" if per_class else ""))
     if summary.baselines:
         beside = ", ".join(f"{count} by {name}" for name, count in summary.baselines.items())
