@@ -31,6 +31,7 @@
     }
   }
   const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+  [...entries].sort((a, b) => collator.compare(a.name, b.name) || a.index - b.index).forEach((entry, k) => { entry.rank = k; });
   const present = [...classes.values()].filter((c) => c.count).sort((a, b) => b.count - a.count || collator.compare(a.name, b.name));
   const number = (value) => (value === null ? "–" : value.toFixed(most <= 1 ? 2 : most < 100 ? 1 : 0));
 
@@ -102,7 +103,7 @@
       if (anyInstance || entry.shown.length) visible.push(entry);
     }
     const lowest = new Map(visible.map((e) => [e, e.shown.reduce((worst, i) => Math.min(worst, e.scores[i] ?? worst), Infinity)]));
-    const byName = (a, b) => collator.compare(a.name, b.name) || a.index - b.index;
+    const byName = (a, b) => a.rank - b.rank;
     const orders = {
       run: (a, b) => a.index - b.index,
       name: byName,
@@ -115,8 +116,8 @@
     const all = entries.reduce((sum, e) => sum + e.labels.length, 0);
     const of = (n, total) => (n === total ? "" : ` of ${total.toLocaleString("en")}`);
     $("status").replaceChildren(
-      make("b", { textContent: visible.length.toLocaleString("en") }), `${of(visible.length, entries.length)} images, `,
-      make("b", { textContent: instances.toLocaleString("en") }), `${of(instances, all)} instances`);
+      make("b", { textContent: visible.length.toLocaleString("en") }), `${of(visible.length, entries.length)} image${entries.length === 1 ? "" : "s"}, `,
+      make("b", { textContent: instances.toLocaleString("en") }), `${of(instances, all)} instance${all === 1 ? "" : "s"}`);
     Object.assign($("status").dataset, { images: visible.length, instances });
     for (const c of present) {
       c.counter.textContent = facets.get(c.id).toLocaleString("en");
