@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pixelkin.data import Instances
 
-TOLERANCE = 0.7
+TOLERANCE = 1.2
 """How far, in units of the result, a simplified outline may leave the true one."""
 
 
