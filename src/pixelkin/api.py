@@ -121,7 +121,7 @@ def fit(
     limit: int | None = None,
     say: Callable[[str], None] = _silent,
 ) -> FitSummary:
-    """Fit a method on a source and save it in a model folder, continuing what was interrupted. Arguments: :func:`label`.
+    """Fit a method on a source and save it in a folder; the same call again continues. Arguments as in :func:`label`.
 
     Raises:
         ValueError: the call is wrong, or no image can be learned from; one line with the mend.
