@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ import pixelkin
 from pixelkin.data import Instances, Sample
 from pixelkin.formats import open_dataset
 from pixelkin.methods.baselines import Components
+from pixelkin.methods.registry import METHODS
 from pixelkin.run.folder import RunError, continued, locked
 from pixelkin.run.images import Failure, label_image, survey
 from pixelkin.run.spool import Spool
@@ -319,6 +321,25 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(RunError, match="not a record"):
         continued(path, {})
+
+
+class Doubter(Components):
+    """Has a score under 0.5 for the second instance of every image."""
+
+    def group(self, fields, sample):
+        instances = super().group(fields, sample)
+        scores = np.where(np.arange(len(instances)) == 1, 0.4, 0.5)
+        return Instances(instances.size, instances.rles, labels=instances.labels, scores=scores)
+
+
+def test_doubtful_instances_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, semantic = write_blobs(tmp_path, 3)
+    info = dataclasses.replace(METHODS["components"], target=f"{__name__}:Doubter")
+    monkeypatch.setitem(METHODS, "components", info)
+    summary = pixelkin.label(images, out=tmp_path / "run", method="components", semantic=semantic)
+    assert summary.doubtful == 3
+    assert sum(summary.per_class.values()) == summary.instances - 3
+    assert len(json.loads((tmp_path / "run" / "instances.json").read_text())["annotations"]) == summary.instances
 
 
 class Moody(Components):

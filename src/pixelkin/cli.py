@@ -296,7 +296,9 @@ def _show(summary: RunSummary) -> None:
     print(counts)
     per_class = [f"{count} {summary.classes[i]}" for i, count in sorted(summary.per_class.items(), key=lambda c: -c[1])]
     more = f" and {len(per_class) - 8} more" if len(per_class) > 8 else ""
-    print(f"{summary.instances} instances" + (f": {', '.join(per_class[:8])}{more}" if per_class else ""))
+    print(f"{sum(summary.per_class.values())} instances" + (f": {', '.join(per_class[:8])}{more}" if per_class else ""))
+    if summary.doubtful:
+        print(f"and {summary.doubtful} doubtful ones, with scores under 0.5")
     if summary.baselines:
         beside = ", ".join(f"{count} by {name}" for name, count in summary.baselines.items())
         print(f"baselines on the same semantic masks: {beside}")

@@ -32,9 +32,9 @@ METHODS: dict[str, MethodInfo] = {
         MethodInfo(
             "siseg",
             "pixelkin.methods.siseg:SISeg",
-            "displacement field, class boundary and random walk",
+            "divides semantic masks into instances",
             ("semantic",),
-            "SISeg, arXiv 2308.00949",
+            "Synthetic Instance Segmentation from Semantic Image Segmentation Masks, arXiv 2308.00949",
         ),
         MethodInfo(
             "components",

@@ -27,6 +27,9 @@ Say = Callable[[str], None]
 
 SHOWN_FAILURES = 10
 
+DOUBTFUL = 0.5
+"""Instances of lower scores are counted apart: a method may offer several ways to divide one object."""
+
 
 @dataclass
 class RunSummary:
@@ -41,8 +44,10 @@ class RunSummary:
     continued: int = 0
     """Of those done, how many were already there when the run started."""
     instances: int = 0
+    doubtful: int = 0
+    """Of the instances, how many have a score under 0.5."""
     per_class: dict[int, int] = field(default_factory=dict)
-    """Instances of each class id."""
+    """Instances of each class id, the doubtful ones left out."""
     classes: dict[int, str] = field(default_factory=dict)
     baselines: dict[str, int] = field(default_factory=dict)
     """Instances the baselines find in the semantic maps of the images done."""
@@ -92,7 +97,9 @@ def label_into(
             run.close()
         timings["label_s"] = round(seconds, 2)
         timings["image_s"] = round(seconds / max(summary.done, 1), 4)
-        counts = {key: getattr(summary, key) for key in ("images", "done", "failed", "skipped", "instances")}
+        counts = {
+            key: getattr(summary, key) for key in ("images", "done", "failed", "skipped", "instances", "doubtful")
+        }
         tail = {
             "classes": _text_keys(summary.classes),
             "counts": counts | {"per_class": _text_keys(summary.per_class)},
@@ -177,9 +184,9 @@ class _Run:
         for sample in self.dataset:
             if sample.name in self.images:
                 tally.add(self.images.get(sample.name))
-        summary.done, summary.instances = tally.images, tally.per_class.total()
+        summary.done, summary.instances, summary.doubtful = tally.images, tally.instances, tally.doubtful
         summary.per_class, summary.baselines = dict(sorted(tally.per_class.items())), dict(tally.baselines)
-        named = {i: classes.get(i, f"class {i}") for i in {*classes, *tally.per_class}}
+        named = {i: classes.get(i, f"class {i}") for i in {*classes, *tally.labels}}
         summary.classes = dict(sorted(named.items()))
         info = {"description": f"instances by pixelkin {pixelkin.__version__}, {self.recipe.name}"}
         write_coco(self.folder / "instances.json", self._records(), summary.classes, info=info)
@@ -215,7 +222,8 @@ class _Tally:
     """Sums over the records of the images done."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.images = self.instances = self.doubtful = 0
+        self.labels: set[int] = set()
         self.seconds = 0.0
         self.per_class: Counter[int] = Counter()
         self.baselines: Counter[str] = Counter()
@@ -223,7 +231,13 @@ class _Tally:
     def add(self, record: dict[str, Any]) -> None:
         self.images += 1
         self.seconds += record["seconds"]
-        self.per_class.update(int(annotation["category_id"]) for annotation in record["annotations"])
+        for annotation in record["annotations"]:
+            self.instances += 1
+            self.labels.add(annotation["category_id"])
+            if annotation["score"] < DOUBTFUL:
+                self.doubtful += 1
+            else:
+                self.per_class[annotation["category_id"]] += 1
         self.baselines.update(record["baselines"])
 
 
