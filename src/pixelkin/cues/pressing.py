@@ -1,0 +1,123 @@
+"""Press one object against another, so that they touch and their maker knows which pixel is whose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+VISIBLE = 16
+"""Pixels that a donor must show, at least."""
+
+
+@dataclass
+class Canvas:
+    """A scene under construction.
+
+    Attributes:
+        image: (H, W, 3) float32 RGB, 0..255.
+        objects: (H, W) int32: 0 none, else the object's number.
+        unknown: (H, W) bool: part of a component nobody vouches for.
+        inside: (H, W) bool: part of the photo, not of the padding around it.
+    """
+
+    image: Image
+    objects: npt.NDArray[np.int32]
+    unknown: Mask
+    inside: Mask
+
+
+class Donor(NamedTuple):
+    """An object cut out: (h, w, 3) float32 image and (h, w) bool mask."""
+
+    image: Image
+    mask: Mask
+
+
+def press(
+    canvas: Canvas,
+    donor: Donor,
+    onto: int,
+    angle: float,
+    rng: np.random.Generator,
+    *,
+    overlap: float,
+    bury: float = 0.6,
+) -> bool:
+    """Slide a donor from afar towards the middle of an object until they overlap, and blend it in, in front or behind.
+
+    Args:
+        canvas: changed in place; the donor gets the next free number.
+        donor: what to press.
+        onto: number of the object to press against.
+        angle: direction from the object to the donor, radians, 0 to the right.
+        rng: decides what lies in front and how soft the seam is.
+        overlap: share of the smaller object that is covered by or hidden under the other, at most.
+        bury: no object may lose more than this share of what was left of it, nor the donor of its mask.
+
+    Returns:
+        Whether it was put there; nothing changes otherwise.
+    """
+    anchor = canvas.objects == onto
+    if not anchor.any():
+        return False
+    middle = np.argwhere(anchor).mean(axis=0)
+    place = _slide(anchor, donor.mask, middle, np.array([np.sin(angle), np.cos(angle)]), overlap)
+    there, here = _common(canvas.objects.shape, donor.mask.shape, place)
+    visible = donor.mask[here] & canvas.inside[there]
+    objects = canvas.objects[there]
+    front = rng.random() < 0.5
+    put = visible if front else visible & (objects == 0)
+    if put.sum() < max(VISIBLE, (1 - bury) * donor.mask.sum()):
+        return False
+    covered = np.bincount(objects[put].ravel(), minlength=2)
+    areas = np.bincount(canvas.objects.ravel(), minlength=len(covered))[: len(covered)]
+    if (covered[1:] > bury * areas[1:]).any():
+        return False
+    weight = cv2.GaussianBlur(put.astype(np.float32), (0, 0), rng.uniform(0.4, 1.4))[..., None]
+    pasted = donor.image[here]
+    if rng.random() < 0.25:  # overlapping light adds up in fluorescence; the brighter one is close to it
+        pasted = np.maximum(pasted, canvas.image[there])
+    canvas.image[there] = canvas.image[there] * (1 - weight) + pasted * weight
+    objects[put] = canvas.objects.max() + 1
+    canvas.unknown[there][put] = False
+    return True
+
+
+def _slide(
+    anchor: Mask, mask: Mask, middle: npt.NDArray[Any], direction: npt.NDArray[Any], overlap: float
+) -> tuple[int, int]:
+    """Upper left corner (y, x) at which the mask, nearest to the middle, hides at most ``overlap`` of the smaller."""
+    centre = np.argwhere(mask).mean(axis=0) if mask.any() else np.zeros(2)
+    smaller = max(min(int(anchor.sum()), int(mask.sum())), 1)
+
+    def corner(distance: float) -> tuple[int, int]:
+        y, x = np.rint(middle + direction * distance - centre).astype(int)
+        return int(y), int(x)
+
+    near, far = 0.0, float(np.hypot(*anchor.shape))
+    for _ in range(10):
+        half = (near + far) / 2
+        there, here = _common(anchor.shape, mask.shape, corner(half))
+        if (anchor[there] & mask[here]).sum() / smaller > overlap:
+            near = half
+        else:
+            far = half
+    # A step closer they overlap by more, so here they at least touch.
+    return corner(near if overlap == 0 else far)
+
+
+def _common(outer: tuple[int, ...], inner: tuple[int, ...], corner: tuple[int, int]) -> tuple[Any, Any]:
+    """Slices of the part that an array of shape ``inner``, laid at ``corner``, shares with one of shape ``outer``."""
+    there, here = [], []
+    for size, length, start in zip(outer, inner, corner, strict=True):
+        first, last = min(max(start, 0), size), min(max(start + length, 0), size)
+        there.append(slice(first, last))
+        here.append(slice(first - start, last - start))
+    return tuple(there), tuple(here)
