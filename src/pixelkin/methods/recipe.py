@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from pixelkin.data import Dataset, Instances, Sample
@@ -24,7 +25,7 @@ class Recipe(Protocol):
     def build(self, facts: Facts) -> nn.Module:
         """The untrained network."""
 
-    def groups(self, model: nn.Module) -> Iterable[Mapping[str, Any]]:
+    def groups(self, model: nn.Module, facts: Facts) -> Iterable[Mapping[str, Any]]:
         """What is trained, as parameter groups of :func:`pixelkin.training.loop.train`."""
 
     def example(self, dataset: Dataset, facts: Facts) -> Example:
@@ -41,3 +42,6 @@ class Recipe(Protocol):
 
     def group(self, fields: Fields, sample: Sample, facts: Facts) -> Instances:
         """Fields to instances."""
+
+    def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
+        """Named (h, w, 3) uint8 RGB pictures of the fields."""

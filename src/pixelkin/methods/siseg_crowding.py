@@ -1,0 +1,312 @@
+"""SISeg by crowding: a network that sees image and mask learns to divide touching objects that were put together.
+
+Our own mode. Solitary objects are pressed against each other (:mod:`pixelkin.cues.crowding`), so the identity of
+touching pixels is known exactly, without an instance label. The network says where each pixel's object has its middle
+(displacement) and where another object begins (boundary); :mod:`pixelkin.grouping.cuts` cuts along the boundary and
+joins again what points to one middle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+
+from pixelkin.cues.crowding import FieldCrowder, NoMaterialError, PieceCrowder
+from pixelkin.cues.pieces import PictureStore, load_picture
+from pixelkin.cues.suspects import CONVEX, EVEN, SMALLEST, object_statistics, usual_diameter
+from pixelkin.data import Dataset, ImageError, Instances, Sample
+from pixelkin.data.components import Components, class_components
+from pixelkin.data.rle import RLE, code_of
+from pixelkin.grouping.cuts import divide
+from pixelkin.methods.base import Field, Fields, MethodConfig
+from pixelkin.methods.mask_fields import piece_fields, scene_fields, whole_fields
+from pixelkin.methods.recipe import Example, Facts
+from pixelkin.models.division_loss import division_loss
+from pixelkin.models.mask_unet import MaskUNet
+from pixelkin.training.config import TrainingConfig
+from pixelkin.viz import boundary_picture, flow_wheel
+
+Indices = npt.NDArray[np.int64]
+
+USUAL_SIDE = 32.0
+"""The side, in pixels, of the square at which the size of an instance halves its confidence."""
+
+ZOOMS = (0.25, 4.0)
+"""Least and greatest zoom that brings objects to their usual size."""
+
+LONGEST = 1024
+"""Photos are shrunk to this longer side before components are cut out of them."""
+
+LARGEST = 100_000_000
+"""No image is zoomed to more pixels."""
+
+
+class CrowdingConfig(MethodConfig):
+    """Settings of :class:`CrowdingRecipe`."""
+
+    kind: Literal["auto", "scene", "piece"] = "auto"
+    """``scene``: whole images zoomed to one size of objects (cells, seeds); ``piece``: component by component, each
+    zoomed to fill the window (photos); ``auto``: scene where most components are convex and even in size."""
+    window: int = pydantic.Field(default=128, ge=64, multiple_of=32)
+    """Side of a training example, in network pixels."""
+    diameter: float = pydantic.Field(default=28.0, ge=8)
+    """Side of a usual object in a scene, in network pixels."""
+    margin: float = pydantic.Field(default=0.25, ge=0)
+    """Free space around a piece, as a share of its longer side."""
+    images: int = pydantic.Field(default=1000, ge=1)
+    """Most images learned from, evenly spread over the set."""
+    cut: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    """Evidence that earns a cut. Default 0.25 in scenes; 0.65 in pieces: composites teach less about real ones."""
+    alternatives: bool = True
+    """Also give the instances of doubtful divisions, with scores under 0.5; those of 0.5 and more never overlap."""
+    min_area: int = pydantic.Field(default=16, ge=1)
+    """Smaller instances are dropped, in pixels."""
+    flips: bool = True
+    """Average the fields over mirror images."""
+    backbone_rate: float | None = pydantic.Field(default=None, ge=0)
+    """Learning rate of the backbone relative to the decoder's; 0 freezes it. Default 0.25 in scenes; 0 in pieces,
+    where a backbone that learns would learn to see the seams of composites."""
+    training: TrainingConfig = TrainingConfig(
+        iterations=2000,
+        batch_size=12,
+        learning_rate=2e-3,
+        weight_decay=1e-2,
+        warmup=50,
+        clip_norm=5.0,
+        ema=0.995,
+    )
+
+
+class CrowdingRecipe:
+    """Fields and instances by crowding.
+
+    Args:
+        config: the settings.
+        backbone: name of the network's backbone.
+        pretrained: whether it starts from ImageNet weights.
+    """
+
+    def __init__(self, config: CrowdingConfig, backbone: str, *, pretrained: bool = True) -> None:
+        self.config, self.backbone, self.pretrained = config, backbone, pretrained
+
+    def measure(self, dataset: Dataset) -> Facts:
+        """The habits of the classes, whether the images are scenes or photos of pieces, and which cannot be read.
+
+        Raises:
+            ValueError: no object in any semantic map.
+        """
+        unreadable: list[str] = []
+        statistics = object_statistics(_readable(self._used(dataset), unreadable))
+        if not statistics:
+            broken = f" ({len(unreadable)} images cannot be read)" if unreadable else ""
+            raise ValueError(
+                f"the semantic masks hold no object of {SMALLEST} pixels{broken}: give masks with class ids over 0"
+            )
+        kind = self.config.kind
+        if kind == "auto":
+            counts = [
+                (habits["count"], habits["solidity"] >= CONVEX and habits["within"] <= EVEN)
+                for habits in statistics.values()
+            ]
+            even = sum(count for count, is_even in counts if is_even) / sum(count for count, _ in counts)
+            kind = "scene" if even > 0.5 else "piece"
+        return {"kind": kind, "statistics": statistics, "unreadable": unreadable}
+
+    def build(self, facts: Facts) -> nn.Module:
+        """A MaskUNet whose reach suits the size of the objects it will see."""
+        model = MaskUNet(self.backbone, reach=self._unit(facts) * 0.75, pretrained=self.pretrained)
+        if self._backbone_rate(facts) == 0:
+            model.backbone.freeze()
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def groups(self, model: nn.Module, facts: Facts) -> Iterable[Mapping[str, Any]]:
+        """The decoder, and the backbone at its own rate."""
+        backbone = [p for name, p in model.named_parameters() if name.startswith("backbone.") and p.requires_grad]
+        decoder = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+        groups: list[Mapping[str, Any]] = [{"params": decoder}]
+        if backbone:
+            groups.append({"params": backbone, "lr_scale": self._backbone_rate(facts)})
+        return groups
+
+    def example(self, dataset: Dataset, facts: Facts) -> Example:
+        """A maker of crowded scenes or pieces.
+
+        Raises:
+            ValueError: there is nothing to press together.
+        """
+        config, broken = self.config, set(facts.get("unreadable", ()))
+        used = self._used(dataset).filter(lambda sample: sample.name not in broken)
+        store = PictureStore(used, partial(self._zoom, facts), facts["statistics"])
+        try:
+            if facts["kind"] == "scene":
+                return FieldCrowder(store, diameter=config.diameter, side=config.window)
+            return PieceCrowder(store, side=config.window, margin=config.margin)
+        except NoMaterialError as error:
+            other = "piece" if facts["kind"] == "scene" else "scene"
+            raise ValueError(f"{error}: try --set crowding.kind={other}, or --set mode=components") from None
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :func:`pixelkin.models.division_loss.division_loss`."""
+        unet = cast("MaskUNet", model)
+        return division_loss(unet(batch["image"], batch["mask"]), batch["objects"], batch["crowd"], unet.reach)
+
+    def finish(self, model: nn.Module, dataset: Dataset, facts: Facts) -> None:
+        """Nothing more to do."""
+
+    def fields(self, model: nn.Module, sample: Sample, facts: Facts) -> Fields:
+        """Displacement and boundary: of the whole image for a scene, else of each component, named ``boundary/3``."""
+        picture = load_picture(sample, partial(self._zoom, facts), facts["statistics"])
+        unet, unit, config = cast("MaskUNet", model), self._unit(facts), self.config
+        if facts["kind"] == "scene":
+            return Fields(sample.size, scene_fields(unet, picture, unit, flips=config.flips))
+        maps = piece_fields(unet, picture, unit, side=config.window, margin=config.margin, flips=config.flips)
+        return Fields(sample.size, maps)
+
+    def group(self, fields: Fields, sample: Sample, facts: Facts) -> Instances:
+        """Divide each component of the semantic map.
+
+        Scores are at least 0.5 for the division itself, higher for larger and surer instances, and under 0.5 for the
+        alternatives to it.
+        """
+        labels, classes = _components(sample)
+        size = (labels.shape[0], labels.shape[1])
+        found: list[tuple[RLE, int, float, str]] = []
+        for i, place in enumerate(ndimage.find_objects(labels, max_label=len(classes))):
+            mask = labels[place] == i + 1
+            if mask.sum() < self.config.min_area:
+                continue
+            for rows, columns, score, standing in self._divide(mask, place, fields, i + 1, facts):
+                source = "siseg/crowding:semantic" if standing else "siseg/crowding:semantic:alternative"
+                found.append((_encode(rows, columns, size), int(classes[i]), score, source))
+        return Instances(
+            size,
+            [rle for rle, *_ in found],
+            labels=[label for _, label, *_ in found],
+            scores=[score for *_, score, _ in found],
+            sources=[source for *_, source in found],
+        )
+
+    def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
+        """The fields of the whole image; pieces put together, the larger below."""
+        displacement, boundary = whole_fields(fields)
+        return {"displacement": flow_wheel(displacement), "boundary": boundary_picture(boundary)}
+
+    def _used(self, dataset: Dataset) -> Dataset:
+        """The images with a semantic map, at most ``images`` of them, evenly spread."""
+        labelled = dataset.with_label("semantic")
+        chosen = np.unique(
+            np.linspace(0, len(labelled) - 1, min(len(labelled), self.config.images)).round().astype(int)
+        )
+        return Dataset([labelled[int(i)] for i in chosen], dataset.classes, name=dataset.name)
+
+    def _unit(self, facts: Facts) -> float:
+        return self.config.diameter / 3 if facts["kind"] == "scene" else self.config.window / 8
+
+    def _backbone_rate(self, facts: Facts) -> float:
+        rate = self.config.backbone_rate
+        return rate if rate is not None else (0.25 if facts["kind"] == "scene" else 0.0)
+
+    def _cut(self, facts: Facts) -> float:
+        return self.config.cut or (0.25 if facts["kind"] == "scene" else 0.65)
+
+    def _zoom(self, facts: Facts, labels: npt.NDArray[np.int32], classes: npt.NDArray[np.int64]) -> float:
+        if facts["kind"] == "piece":
+            return min(1.0, LONGEST / int(max(labels.shape)))
+        usual = usual_diameter(labels, classes, facts["statistics"])
+        fitting = 1.0 if usual is None else float(np.clip(self.config.diameter / usual, *ZOOMS))
+        return min(fitting, math.sqrt(LARGEST / labels.size))
+
+    def _divide(
+        self, mask: npt.NDArray[np.bool_], place: tuple[slice, slice], fields: Fields, number: int, facts: Facts
+    ) -> Iterator[tuple[Indices, Indices, float, bool]]:
+        """Rows and columns in the image of the parts of a component, with scores, and whether they are the division."""
+        rows, columns = np.nonzero(mask)
+        name = "" if "boundary" in fields else f"/{number}"
+        if f"boundary{name}" not in fields:  # too small for the network to see
+            yield rows + place[0].start, columns + place[1].start, 0.5 + 0.5 * _weight(len(rows)), True
+            return
+        ridge, arrow = fields.maps[f"boundary{name}"], fields[f"displacement{name}"]
+        y = _cell(rows + place[0].start, ridge.origin[0], ridge.stride, ridge.array.shape[0])
+        x = _cell(columns + place[1].start, ridge.origin[1], ridge.stride, ridge.array.shape[1])
+        part = (slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1))
+        grid = _sample_mask(mask, place, ridge, part)
+        grid[y - y.min(), x - x.min()] = True
+        division = divide(grid, arrow[:, part[0], part[1]], ridge.array[part])
+        pieces = division.pieces[y - y.min(), x - x.min()]
+        pixels = np.split(np.argsort(pieces, kind="stable"), np.cumsum(np.bincount(pieces, minlength=grid.size))[:-1])
+        cut = self._cut(facts)
+        for node in division.nodes:
+            standing = node.stands(cut)
+            if not standing and not self.config.alternatives:
+                continue
+            inside = np.concatenate([pixels[piece] for piece in sorted(node.pieces)])
+            if len(inside) < self.config.min_area:
+                continue
+            sure = node.confidence(cut) * _weight(len(inside))
+            yield (
+                rows[inside] + place[0].start,
+                columns[inside] + place[1].start,
+                0.5 * sure + (0.5 if standing else 0.0),
+                standing,
+            )
+
+
+def _components(sample: Sample) -> Components:
+    semantic = sample.semantic
+    if semantic is None:
+        raise ImageError(f"{sample.name}: no semantic mask: give one or leave the image out")
+    return class_components(semantic)
+
+
+def _readable(dataset: Dataset, unreadable: list[str]) -> Iterator[Components]:
+    """The components of each image; the names of those that cannot be read are added to ``unreadable``."""
+    for sample in dataset:
+        try:
+            parts = _components(sample.replace(image=sample.image))
+        except Exception:  # the boundary: one bad image must not end the training
+            unreadable.append(sample.name)
+        else:
+            yield parts
+
+
+def _weight(area: int) -> float:
+    """How much an instance of so many pixels is trusted, in 0..1."""
+    side = math.sqrt(area)
+    return side / (side + USUAL_SIDE)
+
+
+def _encode(rows: Indices, columns: Indices, size: tuple[int, int]) -> RLE:
+    """The run-length code of some pixels, in any order, without a mask of the whole image."""
+    flat = np.sort(columns * size[0] + rows)
+    gaps = np.flatnonzero(np.diff(flat) > 1)
+    starts, ends = flat[np.concatenate([[0], gaps + 1])], flat[np.concatenate([gaps, [len(flat) - 1]])] + 1
+    edges = np.stack([starts, ends], axis=1).ravel()
+    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
+    return code_of(runs[:-1] if runs[-1] == 0 else runs, size)
+
+
+def _cell(pixels: npt.NDArray[Any], origin: float, stride: float, cells: int) -> npt.NDArray[np.int64]:
+    """Field cells that hold the centres of image pixels, along one axis."""
+    return np.clip(((pixels + 0.5 - origin) / stride).astype(np.int64), 0, cells - 1)
+
+
+def _sample_mask(
+    mask: npt.NDArray[np.bool_], place: tuple[slice, slice], field: Field, part: tuple[slice, slice]
+) -> npt.NDArray[np.bool_]:
+    """The component at the centres of field cells; between image pixels where the field is finer than the image."""
+    index, valid = [], []
+    for axis in (0, 1):
+        centres = (np.arange(part[axis].start, part[axis].stop) + 0.5) * field.stride + field.origin[axis]
+        pixels = np.floor(centres).astype(np.int64) - place[axis].start
+        valid.append((pixels >= 0) & (pixels < mask.shape[axis]))
+        index.append(np.clip(pixels, 0, mask.shape[axis] - 1))
+    return np.asarray(mask[np.ix_(*index)] & np.logical_and.outer(*valid))
