@@ -119,7 +119,7 @@ class CrowdingRecipe:
             ]
             even = sum(count for count, is_even in counts if is_even) / sum(count for count, _ in counts)
             kind = "scene" if even > 0.5 else "piece"
-        return {"kind": kind, "statistics": statistics, "unreadable": unreadable}
+        return {"kind": kind, "statistics": statistics, "unreadable": unreadable, "classes": list(dataset.classes)}
 
     def build(self, facts: Facts) -> nn.Module:
         """A MaskUNet whose reach suits the size of the objects it will see."""
@@ -175,16 +175,21 @@ class CrowdingRecipe:
         """Divide each component of the semantic map.
 
         Scores are at least 0.5 for the division itself, higher for larger and surer instances, and under 0.5 for the
-        alternatives to it.
+        alternatives to it. Where the sample has semantic probabilities, an instance is as sure as its class is there.
         """
         labels, classes = _components(sample)
+        probabilities = sample.probabilities
         size = (labels.shape[0], labels.shape[1])
         found: list[tuple[RLE, int, float, str]] = []
         for i, place in enumerate(ndimage.find_objects(labels, max_label=len(classes))):
             mask = labels[place] == i + 1
             if mask.sum() < self.config.min_area:
                 continue
-            for rows, columns, score, standing in self._divide(mask, place, fields, i + 1, facts):
+            channel = None if probabilities is None else probabilities[1 + facts["classes"].index(classes[i])]
+            for rows, columns, sure, standing in self._divide(mask, place, fields, i + 1, facts):
+                if channel is not None:
+                    sure *= float(np.clip(channel[rows, columns].mean(), 0, 1))
+                score = 0.5 * sure + (0.5 if standing else 0.0)
                 source = "siseg/crowding:semantic" if standing else "siseg/crowding:semantic:alternative"
                 found.append((_encode(rows, columns, size), int(classes[i]), score, source))
         return Instances(
@@ -228,11 +233,11 @@ class CrowdingRecipe:
     def _divide(
         self, mask: npt.NDArray[np.bool_], place: tuple[slice, slice], fields: Fields, number: int, facts: Facts
     ) -> Iterator[tuple[Indices, Indices, float, bool]]:
-        """Rows and columns in the image of the parts of a component, with scores, and whether they are the division."""
+        """Rows and columns in the image of the parts of a component, how sure they are, and whether they are the division."""
         rows, columns = np.nonzero(mask)
         name = "" if "boundary" in fields else f"/{number}"
         if f"boundary{name}" not in fields:  # too small for the network to see
-            yield rows + place[0].start, columns + place[1].start, 0.5 + 0.5 * _weight(len(rows)), True
+            yield rows + place[0].start, columns + place[1].start, _weight(len(rows)), True
             return
         ridge, arrow = fields.maps[f"boundary{name}"], fields[f"displacement{name}"]
         y = _cell(rows + place[0].start, ridge.origin[0], ridge.stride, ridge.array.shape[0])
@@ -252,12 +257,7 @@ class CrowdingRecipe:
             if len(inside) < self.config.min_area:
                 continue
             sure = node.confidence(cut) * _weight(len(inside))
-            yield (
-                rows[inside] + place[0].start,
-                columns[inside] + place[1].start,
-                0.5 * sure + (0.5 if standing else 0.0),
-                standing,
-            )
+            yield rows[inside] + place[0].start, columns[inside] + place[1].start, sure, standing
 
 
 def _components(sample: Sample) -> Components:
