@@ -233,7 +233,7 @@ class CrowdingRecipe:
     def _divide(
         self, mask: npt.NDArray[np.bool_], place: tuple[slice, slice], fields: Fields, number: int, facts: Facts
     ) -> Iterator[tuple[Indices, Indices, float, bool]]:
-        """Rows and columns in the image of the parts of a component, how sure they are, and whether they are the division."""
+        """Rows and columns in the image of each part of a component, its sureness, and whether it stands."""
         rows, columns = np.nonzero(mask)
         name = "" if "boundary" in fields else f"/{number}"
         if f"boundary{name}" not in fields:  # too small for the network to see
