@@ -178,14 +178,14 @@ class CrowdingRecipe:
         alternatives to it. Where the sample has semantic probabilities, an instance is as sure as its class is there.
         """
         labels, classes = _components(sample)
-        probabilities = sample.probabilities
+        probabilities = _probabilities(sample, facts)
         size = (labels.shape[0], labels.shape[1])
         found: list[tuple[RLE, int, float, str]] = []
         for i, place in enumerate(ndimage.find_objects(labels, max_label=len(classes))):
             mask = labels[place] == i + 1
             if mask.sum() < self.config.min_area:
                 continue
-            channel = None if probabilities is None else probabilities[1 + facts["classes"].index(classes[i])]
+            channel = probabilities.get(int(classes[i]))
             for rows, columns, sure, standing in self._divide(mask, place, fields, i + 1, facts):
                 if channel is not None:
                     sure *= float(np.clip(channel[rows, columns].mean(), 0, 1))
@@ -247,12 +247,14 @@ class CrowdingRecipe:
         grid[y - y.min(), x - x.min()] = True
         division = divide(grid, arrow[:, part[0], part[1]], ridge.array[part])
         pieces = division.pieces[y - y.min(), x - x.min()]
-        pixels = np.split(np.argsort(pieces, kind="stable"), np.cumsum(np.bincount(pieces, minlength=grid.size))[:-1])
+        pixels = np.split(
+            np.argsort(pieces, kind="stable"), np.cumsum(np.bincount(pieces, minlength=division.pieces.max() + 1))[:-1]
+        )
         cut = self._cut(facts)
         for node in division.nodes:
             standing = node.stands(cut)
-            if not standing and not self.config.alternatives:
-                continue
+            if not standing and (not self.config.alternatives or node.outer == 0):
+                continue  # the latter: what is left without a crumb
             inside = np.concatenate([pixels[piece] for piece in sorted(node.pieces)])
             if len(inside) < self.config.min_area:
                 continue
@@ -265,6 +267,19 @@ def _components(sample: Sample) -> Components:
     if semantic is None:
         raise ImageError(f"{sample.name}: no semantic mask: give one or leave the image out")
     return class_components(semantic)
+
+
+def _probabilities(sample: Sample, facts: Facts) -> dict[int, npt.NDArray[np.float32]]:
+    """The (H, W) probability of each class that has one."""
+    maps, classes = sample.probabilities, facts.get("classes", [])
+    if maps is None:
+        return {}
+    if len(maps) != 1 + len(classes):
+        raise ImageError(
+            f"{sample.name}: {len(maps)} probability maps for {len(classes)} classes: give background first, then one"
+            " for each class in the order of the ids"
+        )
+    return dict(zip(classes, maps[1:], strict=True))
 
 
 def _readable(dataset: Dataset, unreadable: list[str]) -> Iterator[Components]:
