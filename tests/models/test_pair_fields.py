@@ -48,13 +48,13 @@ def test_the_boundary_of_the_mirror_image_is_the_mirrored_boundary(model):
     assert torch.allclose(boundary, mirrored.flip(-1), atol=1e-5)
 
 
-def test_beyond_the_image_is_the_mean_colour(model):
+def test_beyond_the_image_its_edge_goes_on(model):
     image = torch.rand(3, 40, 50)
-    frame = model.backbone.mean.expand(3, 64, 64).clone()
-    frame[:, :40, :50] = image
-    found, whole = model.predict(image), model.predict(frame)
+    rows, columns = torch.arange(64).clamp(max=39), torch.arange(64).clamp(max=49)
+    found, whole = model.predict(image), model.predict(image[:, rows][:, :, columns])
     assert torch.equal(found.displacement, whole.displacement[:, :10, :13])
     assert torch.equal(found.boundary, whole.boundary[:10, :13])
+    assert torch.equal(model.predict(image, mirror=False).displacement, found.displacement)
 
 
 def test_the_displacement_is_centred_when_used(model):

@@ -62,12 +62,16 @@ class PairFields(nn.Module):
         return PairOutput(self.displacement(features, size), self.boundary(features, size))
 
     @torch.inference_mode()
-    def predict(self, image: Tensor) -> PairOutput:
+    def predict(self, image: Tensor, *, mirror: bool = True) -> PairOutput:
         """The fields of one whole (3, H, W) image, in eval mode, with the boundary as the probability.
 
         The boundary logits are the mean of the image's and its mirror image's, the displacement is the image's own. The
-        image is continued in the mean colour to a multiple of the coarsest stride, so that the mirrored grid is the
-        same grid, and there is no largest size.
+        image's edge is continued to a multiple of the coarsest stride, so that the mirrored grid is the same grid (in
+        the mean colour, as published, there would be a boundary all along the edge). There is no largest size.
+
+        Args:
+            image: RGB in 0..1.
+            mirror: whether to look at the mirror image too, for twice the time.
 
         Returns:
             (2, h, w) displacement and (h, w) boundary probability.
@@ -76,9 +80,11 @@ class PairFields(nn.Module):
         height, width = image.shape[-2:]
         rows, columns = -(-height // self.stride), -(-width // self.stride)
         step = max(*self.backbone.strides, self.stride)
-        frame = self.backbone.mean.expand(3, height + -height % step, width + -width % step).clone()
-        frame[:, :height, :width] = image
-        upright = self(frame[None])
-        mirrored = self(frame[None].flip(-1))  # one after the other: half the memory of a batch of two
-        boundary = torch.sigmoid((upright.boundary + mirrored.boundary.flip(-1)) / 2)
+        beyond = (0, -width % step, 0, -height % step)
+        frame = nn.functional.pad(image[None], beyond, mode="replicate")
+        upright = self(frame)
+        boundary = upright.boundary
+        if mirror:  # one after the other: half the memory of a batch of two
+            boundary = (boundary + self(frame.flip(-1)).boundary.flip(-1)) / 2
+        boundary = torch.sigmoid(boundary)
         return PairOutput(upright.displacement[0, :, :rows, :columns], boundary[0, 0, :rows, :columns])
