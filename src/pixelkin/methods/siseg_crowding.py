@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from pixelkin.cues.crowding import FieldCrowder, NoMaterialError, PieceCrowder
 from pixelkin.cues.pieces import PictureStore, load_picture
 from pixelkin.cues.suspects import CONVEX, EVEN, SMALLEST, object_statistics, usual_diameter
-from pixelkin.data import Dataset, ImageError, Instances, Sample
+from pixelkin.data import Dataset, ImageError, Instances, Sample, encode_mask
 from pixelkin.data.components import Components, class_components
 from pixelkin.data.rle import RLE, code_of
 from pixelkin.grouping.cuts import divide
+from pixelkin.grouping.gaps import join_across_gaps
 from pixelkin.methods.base import Field, Fields, MethodConfig
 from pixelkin.methods.mask_fields import piece_fields, scene_fields, whole_fields
 from pixelkin.methods.recipe import Example, Facts
@@ -36,6 +37,8 @@ from pixelkin.training.config import TrainingConfig
 from pixelkin.viz import boundary_picture, flow_wheel
 
 Indices = npt.NDArray[np.int64]
+
+SOURCE, ALTERNATIVE = "siseg/crowding:semantic", ":alternative"
 
 USUAL_SIDE = 32.0
 """The side, in pixels, of the square at which the size of an instance halves its confidence."""
@@ -65,7 +68,10 @@ class CrowdingConfig(MethodConfig):
     images: int = pydantic.Field(default=1000, ge=1)
     """Most images learned from, evenly spread over the set."""
     cut: float | None = pydantic.Field(default=None, gt=0, lt=1)
-    """Evidence that earns a cut. Default 0.25 in scenes; 0.65 in pieces: composites teach less about real ones."""
+    """Evidence that earns a cut. Default 0.25 in scenes; 0.7 in pieces: composites teach less about real ones."""
+    gap: float | None = pydantic.Field(default=None, ge=0)
+    """Components of a class up to this far apart, in sides of the larger, are an alternative as one object in pieces.
+    Default 1 in pieces; in scenes such objects are not looked for."""
     alternatives: bool = True
     """Also give the instances of doubtful divisions, with scores under 0.5; those of 0.5 and more never overlap."""
     min_area: int = pydantic.Field(default=16, ge=1)
@@ -181,17 +187,23 @@ class CrowdingRecipe:
         probabilities = _probabilities(sample, facts)
         size = (labels.shape[0], labels.shape[1])
         found: list[tuple[RLE, int, float, str]] = []
-        for i, place in enumerate(ndimage.find_objects(labels, max_label=len(classes))):
+        places = ndimage.find_objects(labels, max_label=len(classes))
+        large = np.bincount(labels.ravel(), minlength=len(classes) + 1)[1:] >= self.config.min_area
+        for i in np.flatnonzero(large):
+            place = places[i]
             mask = labels[place] == i + 1
-            if mask.sum() < self.config.min_area:
-                continue
             channel = probabilities.get(int(classes[i]))
             for rows, columns, sure, standing in self._divide(mask, place, fields, i + 1, facts):
                 if channel is not None:
                     sure *= float(np.clip(channel[rows, columns].mean(), 0, 1))
                 score = 0.5 * sure + (0.5 if standing else 0.0)
-                source = "siseg/crowding:semantic" if standing else "siseg/crowding:semantic:alternative"
+                source = SOURCE if standing else SOURCE + ALTERNATIVE
                 found.append((_encode(rows, columns, size), int(classes[i]), score, source))
+        if self.config.alternatives:
+            for class_id in np.unique(classes[large]):
+                numbers = np.flatnonzero(large & (classes == class_id))
+                for mask, sure in self._across_gaps(labels, places, numbers, facts):
+                    found.append((encode_mask(mask), int(class_id), 0.5 * sure, SOURCE + ALTERNATIVE))
         return Instances(
             size,
             [rle for rle, *_ in found],
@@ -199,6 +211,19 @@ class CrowdingRecipe:
             scores=[score for *_, score, _ in found],
             sources=[source for *_, source in found],
         )
+
+    def _across_gaps(
+        self, labels: npt.NDArray[np.int32], places: list[Any], numbers: npt.NDArray[np.int64], facts: Facts
+    ) -> Iterator[tuple[npt.NDArray[np.bool_], float]]:
+        """Masks of components (from 0) that may be one object in pieces, and how sure that is."""
+        most = self.config.gap if self.config.gap is not None else (0.0 if facts["kind"] == "scene" else 1.0)
+        if most == 0:
+            return
+        boxes = np.array([[s.start for s in places[i]] + [s.stop for s in places[i]] for i in numbers])
+        areas = np.bincount(labels.ravel(), minlength=len(places) + 1)[1:][numbers]
+        for join in join_across_gaps(boxes, areas, most=most):
+            chosen = sorted(join.members)
+            yield np.isin(labels, numbers[chosen] + 1), 0.6 / (1 + join.gap) * _weight(int(areas[chosen].sum()))
 
     def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
         """The fields of the whole image; pieces put together, the larger below."""
@@ -221,7 +246,7 @@ class CrowdingRecipe:
         return rate if rate is not None else (0.25 if facts["kind"] == "scene" else 0.0)
 
     def _cut(self, facts: Facts) -> float:
-        return self.config.cut or (0.25 if facts["kind"] == "scene" else 0.65)
+        return self.config.cut or (0.25 if facts["kind"] == "scene" else 0.7)
 
     def _zoom(self, facts: Facts, labels: npt.NDArray[np.int32], classes: npt.NDArray[np.int64]) -> float:
         if facts["kind"] == "piece":
