@@ -60,7 +60,7 @@ def test_label_writes_a_run_and_says_where_to_look(data: Path, capsys: pytest.Ca
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "done"
     assert record["counts"] == {
-        "images": 3, "done": 3, "failed": 0, "skipped": 0, "instances": 6, "doubtful": 0, "per_class": {"7": 6},
+        "images": 3, "done": 3, "failed": 0, "skipped": 0, "instances": 6, "alternatives": 0, "per_class": {"7": 6},
     }  # fmt: skip
     assert {"config", "seed", "source", "semantic"} <= record["request"].keys()
     assert {"pixelkin", "torch", "timm", "numpy", "python"} <= record["versions"].keys()

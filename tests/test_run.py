@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import pixelkin
-from pixelkin.data import Instances, Sample
+from pixelkin.data import ALTERNATIVE, Instances, Sample
 from pixelkin.formats import open_dataset
 from pixelkin.methods.baselines import Components
 from pixelkin.methods.registry import METHODS
@@ -324,20 +324,20 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
 
 
 class Doubter(Components):
-    """Has a score under 0.5 for the second instance of every image."""
+    """Calls the second instance of every image an alternative."""
 
     def group(self, fields, sample):
         instances = super().group(fields, sample)
-        scores = np.where(np.arange(len(instances)) == 1, 0.4, 0.5)
-        return Instances(instances.size, instances.rles, labels=instances.labels, scores=scores)
+        sources = ["x" + ALTERNATIVE * (i == 1) for i in range(len(instances))]
+        return Instances(instances.size, instances.rles, labels=instances.labels, sources=sources)
 
 
-def test_doubtful_instances_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alternatives_are_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, semantic = write_blobs(tmp_path, 3)
     info = dataclasses.replace(METHODS["components"], target=f"{__name__}:Doubter")
     monkeypatch.setitem(METHODS, "components", info)
     summary = pixelkin.label(images, out=tmp_path / "run", method="components", semantic=semantic)
-    assert summary.doubtful == 3
+    assert summary.alternatives == 3
     assert sum(summary.per_class.values()) == summary.instances - 3
     assert len(json.loads((tmp_path / "run" / "instances.json").read_text())["annotations"]) == summary.instances
 

@@ -297,8 +297,8 @@ def _show(summary: RunSummary) -> None:
     per_class = [f"{count} {summary.classes[i]}" for i, count in sorted(summary.per_class.items(), key=lambda c: -c[1])]
     more = f" and {len(per_class) - 8} more" if len(per_class) > 8 else ""
     print(f"{sum(summary.per_class.values())} instances" + (f": {', '.join(per_class[:8])}{more}" if per_class else ""))
-    if summary.doubtful:
-        print(f"and {summary.doubtful} doubtful ones, with scores under 0.5")
+    if summary.alternatives:
+        print(f"and {summary.alternatives} alternatives where their division is in doubt, with scores under 0.5")
     if summary.baselines:
         beside = ", ".join(f"{count} by {name}" for name, count in summary.baselines.items())
         print(f"baselines on the same semantic masks: {beside}")

@@ -247,3 +247,10 @@ def test_many_instances():
     assert instances.boxes[599].tolist() == [29, 19, 30, 20]
     assert np.array_equal(instances.label_map(), label_map)
     assert np.array_equal(instances.semantic_map(), np.ones((20, 30)))
+
+
+def test_alternatives_are_known_by_their_source():
+    masks = np.ones((3, 2, 2), bool)
+    instances = Instances.from_masks(masks, sources=["a:semantic", "a:semantic:alternative", ""])
+    assert instances.alternative.tolist() == [False, True, False]
+    assert Instances.empty((2, 2)).alternative.shape == (0,)

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from made_up import instances, save
+from PIL import Image
 
 from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.formats import SourceError, convert, open_dataset, read_coco, read_labelled, read_run, write_voc
-from pixelkin.formats.coco import annotation_record, write_coco
+from pixelkin.formats.coco import annotation_record, image_record, write_coco
 
 CLASSES = {1: "a", 2: "b", 3: "c"}
 
@@ -158,3 +160,20 @@ def test_a_broken_label_map_beside_images_fails_alone(tmp_path, picture):
     report = convert(tmp_path / "data/labels", tmp_path / "out.json", "coco")
     assert report.images == 1
     assert [name for name, _ in report.failed] == ["b"]
+
+
+@pytest.mark.parametrize(("to", "kept"), [("coco", 2), ("voc", 1), ("yolo", 1), ("label-png", 1)])
+def test_formats_without_scores_leave_alternatives_out(tmp_path: Path, to: str, kept: int) -> None:
+    masks = np.zeros((2, 12, 16), bool)
+    masks[0, 2:6, 2:6] = masks[1, 2:6, 2:12] = True
+    sources = ["siseg/crowding:semantic", "siseg/crowding:semantic:alternative"]
+    instances = Instances.from_masks(masks, sources=sources, scores=[0.7, 0.3])
+    image = np.zeros((12, 16, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    dataset = Dataset([Sample("a", tmp_path / "a.png", instances=instances)], {1: "thing"})
+    records = [(image_record(dataset[0], 1), [annotation_record(instances, i, 1, i + 1) for i in range(2)])]
+    write_coco(tmp_path / "instances.json", records, dataset.classes)
+    convert(tmp_path / "instances.json", tmp_path / "out", to)
+    back = read_labelled(tmp_path / "out").with_label("instances")[0].instances
+    assert back is not None
+    assert len(back) == kept

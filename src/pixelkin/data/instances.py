@@ -13,6 +13,9 @@ from pixelkin.data.rle import RLE, box_of, decode_mask, encode_label_map, encode
 __all__ = ["RLE", "Instances", "decode_mask", "encode_mask"]
 
 
+ALTERNATIVE = ":alternative"
+"""Ending of a source whose instance is another way to divide pixels that a surer instance already has."""
+
 Index = int | slice | Sequence[int] | npt.NDArray[Any]
 
 
@@ -175,6 +178,11 @@ class Instances:
     def boxes(self) -> npt.NDArray[np.int64]:
         """(N, 4) tight boxes as (x0, y0, x1, y1), the lower right corner exclusive; an empty mask has a zero box."""
         return np.array([box_of(rle) for rle in self.rles], dtype=np.int64).reshape(-1, 4)
+
+    @property
+    def alternative(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, true where the source says it is an alternative to surer instances: leave these out to count."""
+        return np.char.endswith(self.sources, ALTERNATIVE) if len(self) else np.zeros(0, dtype=bool)
 
     def label_map(self) -> npt.NDArray[np.int32]:
         """(H, W) map: 0 background, i + 1 for instance i; where masks overlap, the higher score is on top."""

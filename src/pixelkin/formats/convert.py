@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pixelkin.data import Dataset, ImageError
+from pixelkin.data import Dataset, ImageError, Instances, Sample
 from pixelkin.formats.classes import as_classes
 from pixelkin.formats.coco import annotation_record, image_record, read_coco, write_coco
 from pixelkin.formats.davis import read_davis, read_davis_masks
@@ -92,7 +93,8 @@ def convert(
 
     ``coco`` keeps every mask bit for bit, with scores and sources; ``out`` is the JSON file, or a folder for
     ``instances.json``. ``voc`` and ``label-png`` lose overlaps, ``yolo`` joins pieces by lines; ``label-png`` loses
-    classes. What was lost is counted file by file.
+    classes. What was lost is counted file by file. Only ``coco`` has scores, so the others leave out the instances that
+    are alternatives to surer ones (:attr:`pixelkin.data.Instances.alternative`).
 
     Args:
         source: what :func:`read_labelled` reads.
@@ -115,6 +117,8 @@ def convert(
         raise SourceError(f"{out}: a file, but {to} is a folder: give a folder")
     if out.is_dir() and out.resolve() == Path(source).resolve():
         raise SourceError(f"{out}: source and target are the same folder: give another one")
+    if to != "coco":
+        labelled = labelled.map(lambda sample: sample.replace(instances=partial(_standing, sample)))
     if to == "voc":
         return write_voc(out, labelled, dataset.classes)
     if to == "yolo":
@@ -122,6 +126,12 @@ def convert(
     if to == "label-png":
         return write_label_pngs(out, labelled, dataset.classes)
     return _write_coco(out, labelled)
+
+
+def _standing(sample: Sample) -> Instances:
+    """The instances of a sample without the alternatives."""
+    instances = cast("Instances", sample.instances)
+    return instances[~instances.alternative]
 
 
 def _write_coco(out: Path, dataset: Dataset) -> ConversionReport:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pixelkin.cues.crowding import FieldCrowder, NoMaterialError, PieceCrowder
 from pixelkin.cues.pieces import PictureStore, load_picture
 from pixelkin.cues.suspects import CONVEX, EVEN, SMALLEST, object_statistics, usual_diameter
-from pixelkin.data import Dataset, ImageError, Instances, Sample, encode_mask
+from pixelkin.data import ALTERNATIVE, Dataset, ImageError, Instances, Sample, encode_mask
 from pixelkin.data.components import Components, class_components
 from pixelkin.data.rle import RLE, code_of
 from pixelkin.grouping.cuts import divide
@@ -38,7 +38,7 @@ from pixelkin.viz import boundary_picture, flow_wheel
 
 Indices = npt.NDArray[np.int64]
 
-SOURCE, ALTERNATIVE = "siseg/crowding:semantic", ":alternative"
+SOURCE = "siseg/crowding:semantic"
 
 USUAL_SIDE = 32.0
 """The side, in pixels, of the square at which the size of an instance halves its confidence."""

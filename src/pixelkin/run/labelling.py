@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import pixelkin
-from pixelkin.data import Dataset, Sample
+from pixelkin.data import ALTERNATIVE, Dataset, Sample
 from pixelkin.formats import annotation_record, image_record, write_coco, write_label_png
 from pixelkin.methods.base import Method, versions
 from pixelkin.run.fitting import Recipe, fit_into
@@ -26,9 +26,6 @@ from pixelkin.viz import write_gallery
 Say = Callable[[str], None]
 
 SHOWN_FAILURES = 10
-
-DOUBTFUL = 0.5
-"""Instances of lower scores are counted apart: a method may offer several ways to divide one object."""
 
 
 @dataclass
@@ -44,10 +41,10 @@ class RunSummary:
     continued: int = 0
     """Of those done, how many were already there when the run started."""
     instances: int = 0
-    doubtful: int = 0
-    """Of the instances, how many have a score under 0.5."""
+    alternatives: int = 0
+    """Of the instances, how many are other ways to divide what surer ones already have."""
     per_class: dict[int, int] = field(default_factory=dict)
-    """Instances of each class id, the doubtful ones left out."""
+    """Instances of each class id, alternatives left out."""
     classes: dict[int, str] = field(default_factory=dict)
     baselines: dict[str, int] = field(default_factory=dict)
     """Instances the baselines find in the semantic maps of the images done."""
@@ -98,7 +95,7 @@ def label_into(
         timings["label_s"] = round(seconds, 2)
         timings["image_s"] = round(seconds / max(summary.done, 1), 4)
         counts = {
-            key: getattr(summary, key) for key in ("images", "done", "failed", "skipped", "instances", "doubtful")
+            key: getattr(summary, key) for key in ("images", "done", "failed", "skipped", "instances", "alternatives")
         }
         tail = {
             "classes": _text_keys(summary.classes),
@@ -184,7 +181,7 @@ class _Run:
         for sample in self.dataset:
             if sample.name in self.images:
                 tally.add(self.images.get(sample.name))
-        summary.done, summary.instances, summary.doubtful = tally.images, tally.instances, tally.doubtful
+        summary.done, summary.instances, summary.alternatives = tally.images, tally.instances, tally.alternatives
         summary.per_class, summary.baselines = dict(sorted(tally.per_class.items())), dict(tally.baselines)
         named = {i: classes.get(i, f"class {i}") for i in {*classes, *tally.labels}}
         summary.classes = dict(sorted(named.items()))
@@ -222,7 +219,7 @@ class _Tally:
     """Sums over the records of the images done."""
 
     def __init__(self) -> None:
-        self.images = self.instances = self.doubtful = 0
+        self.images = self.instances = self.alternatives = 0
         self.labels: set[int] = set()
         self.seconds = 0.0
         self.per_class: Counter[int] = Counter()
@@ -234,8 +231,8 @@ class _Tally:
         for annotation in record["annotations"]:
             self.instances += 1
             self.labels.add(annotation["category_id"])
-            if annotation["score"] < DOUBTFUL:
-                self.doubtful += 1
+            if annotation["source"].endswith(ALTERNATIVE):
+                self.alternatives += 1
             else:
                 self.per_class[annotation["category_id"]] += 1
         self.baselines.update(record["baselines"])
