@@ -15,7 +15,7 @@ from pixelkin.api import label
 from pixelkin.formats.files import whole
 from pixelkin.run.labelling import RunSummary
 
-BUDGET = "60s"
+BUDGET = "150it"
 SPECK = 200
 """Smaller bright spots are no coins, in pixels."""
 
