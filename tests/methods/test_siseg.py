@@ -50,7 +50,7 @@ def blind(dataset):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    method = SISeg(config_of(70, 6, kind="scene"))
+    method = SISeg(config_of(50, 6, kind="scene"))
     method.fit(blind(nuclei(6, 0, touching=0.4)), out=tmp_path_factory.mktemp("fit"), device="cpu")
     return method
 
@@ -94,11 +94,10 @@ def assert_sound(instances, semantic):
         assert mask.any()
         assert (semantic[mask] == instances.labels[i]).all()
         assert instances.labels[i] not in (0, 255)
-        assert parts[mask].min() == parts[mask].max() > 0  # of one component
         assert 0 < instances.scores[i] < 1
-        alternative = instances.sources[i].endswith(":alternative")
-        assert (instances.scores[i] < 0.5) == alternative
-        if not alternative:
+        assert (instances.scores[i] < 0.5) == instances.alternative[i]
+        if not instances.alternative[i]:
+            assert parts[mask].min() == parts[mask].max() > 0  # of one component
             claimed += mask
     assert claimed.max(initial=0) <= 1
 
@@ -109,7 +108,7 @@ def test_it_beats_connected_components_on_unseen_scenes(fitted):
         found = label(fitted, sample)
         ours.append(recall(found[found.scores >= 0.5], sample.instances))
         theirs.append(recall(connected_components(sample.semantic), sample.instances))
-    assert np.mean(ours) > np.mean(theirs) + 0.08, (ours, theirs)
+    assert np.mean(ours) > np.mean(theirs) + 0.2, (ours, theirs)
 
 
 def test_labels_are_sound(fitted, untrained):
@@ -235,6 +234,21 @@ def test_an_instance_is_as_sure_as_its_class(fitted):
         label(fitted, sample.replace(probabilities=np.zeros((4, *sample.size), np.float32)))
     unnamed = sample.replace(semantic=sample.semantic * 9, probabilities=maps)
     assert np.array_equal(label(fitted, unnamed).labels, plain.labels * 9)
+
+
+def test_an_object_in_pieces_is_an_alternative():
+    semantic = np.zeros((60, 90), np.uint8)
+    semantic[20:40, 10:30] = semantic[20:40, 36:56] = 4  # something stands before the middle
+    semantic[20:40, 31:35] = 7
+    recipe = CrowdingRecipe(CrowdingConfig(), "efficientnet_lite0", pretrained=False)
+    whole = {"displacement": -np.indices(semantic.shape), "boundary": np.zeros(semantic.shape)}  # all to one point
+    still = {f"{name}/{i}": Field(array.astype(np.float32)) for i in (1, 2, 3) for name, array in whole.items()}
+    found = recipe.group(Fields(semantic.shape, still), picture(semantic), {"kind": "piece"})
+    assert_sound(found, semantic)
+    assert sum(~found.alternative) == 3
+    assert [i for i in range(len(found)) if np.array_equal(found.mask(i), semantic == 4)] == [len(found) - 1]
+    bare = CrowdingRecipe(CrowdingConfig(gap=0.0), "efficientnet_lite0", pretrained=False)
+    assert len(bare.group(Fields(semantic.shape, still), picture(semantic), {"kind": "piece"})) == len(found) - 1
 
 
 def test_codes_are_those_of_masks():
