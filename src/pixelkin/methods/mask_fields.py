@@ -42,7 +42,9 @@ def scene_fields(model: MaskUNet, picture: Picture, unit: float, *, flips: bool)
     mask = picture.labels > 0
     for y, x in ((y, x) for y in range(0, height, TILE) for x in range(0, width, TILE)):
         bottom, right = min(y + TILE, height), min(x + TILE, width)
-        box = (y - OVERLAP, x - OVERLAP, bottom + OVERLAP, right + OVERLAP)
+        # Sides that are multiples of 32, as in training: else the backbone's padding shifts its coarse maps.
+        below, beside = OVERLAP + (y - bottom) % 32, OVERLAP + (x - right) % 32
+        box = (y - OVERLAP, x - OVERLAP, bottom + below, right + beside)
         inside = cut_out(mask, box)
         if not inside.any():
             continue
