@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from made_up import instances, masks
 from scipy import ndimage
@@ -67,6 +67,7 @@ def test_round_trip_loses_what_the_report_says(tmp_path, found):
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000))
+@example(1, 400)
 def test_every_pixel_is_found_again_by_rounding_and_by_cutting_off(width, height):
     from pixelkin.formats.yolo import _to_text
 

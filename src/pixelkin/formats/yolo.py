@@ -215,5 +215,7 @@ def _rows(name: str, instances: Instances, index_of: Mapping[int, int]) -> tuple
 
 def _to_text(polygon: npt.NDArray[np.int32], size: tuple[int, int]) -> str:
     """Coordinates as shares of width and height, rounded up so that rounding and cutting off give the same pixel."""
-    scaled = np.ceil(polygon / (size[1], size[0]) * 10**DIGITS) / 10**DIGITS
+    extent = np.array([size[1], size[0]])
+    scaled = np.ceil(polygon / extent * 10**DIGITS) / 10**DIGITS
+    scaled += (np.floor(scaled * extent) < polygon) / 10**DIGITS  # a short decimal may lie just under its value
     return " ".join(f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in scaled.ravel())
