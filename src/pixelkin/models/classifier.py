@@ -1,0 +1,259 @@
+"""A classifier of image tags whose class activation maps say where each tag comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pixelkin.models.backbone import Backbone, ImagenetHead, build_backbone
+from pixelkin.models.imagenet_names import imagenet_rows
+from pixelkin.models.zoo import DEFAULT_BACKBONE, WHEELS
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+"""Of the image, as published."""
+
+
+class CamClassifier(nn.Module):
+    """Tags of an image, and an activation map for each (Ahn, Cho, Kwak, CVPR 2019, arXiv 1904.05044).
+
+    A 1x1 convolution without bias scores every cell of the backbone's last map; the mean over the image is the logit of
+    a tag. As published, stages up to stride 8 are not trained, and batch normalisation always uses its running
+    statistics.
+
+    Args:
+        classes: how many.
+        backbone: name for :func:`pixelkin.models.backbone.build_backbone`.
+        embedding: score the map that the backbone's ImageNet head classifies (1280 channels), not the last one; the
+            convolution between them is trained too. None: where there is one. Not in the paper, whose ResNet has none.
+        output_stride: of the coarsest map; None: the backbone's own. The published ResNet-50 has 16.
+        fixed_stride: stages up to this stride are not trained; 0: all are.
+        pretrained: whether the backbone has its ImageNet weights; without them only tests make sense.
+
+    Raises:
+        ValueError: no class, or an embedding where the backbone has none.
+        BackboneError: see :func:`~pixelkin.models.backbone.build_backbone`.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = DEFAULT_BACKBONE,
+        *,
+        embedding: bool | None = None,
+        output_stride: int | None = 16,
+        fixed_stride: int = 8,
+        pretrained: bool = True,
+    ) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError("a classifier needs at least one class: give image tags")
+        wheel = WHEELS.get(backbone)
+        if embedding and wheel is None:
+            raise ValueError(f"{backbone} has no embedding: leave embedding out, or use {', '.join(WHEELS)}")
+        self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
+        self.embedding: nn.Module = nn.Identity()
+        width = self.backbone.channels[-1]
+        if wheel is not None and embedding is not False:
+            top = self.backbone.imagenet_head() if pretrained else ImagenetHead(timm.create_model(wheel.model))
+            self.embedding, width = nn.Sequential(top.conv_head, top.bn2), top.conv_head.out_channels
+        self.head = nn.Conv2d(width, classes, 1, bias=False)
+        nn.init.normal_(self.head.weight, std=0.01)
+        for parameter in _stem_parameters(self.backbone, fixed_stride):
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in 0..1 to (B, classes) logits."""
+        return self.head(self._features(image).mean(dim=(-2, -1), keepdim=True))[..., 0, 0]  # type: ignore[no-any-return]
+
+    def activation(self, image: Tensor, keep: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) RGB in 0..1 to (B, classes, h, w) activation, at least 0, at the last map's stride.
+
+        Args:
+            image: the batch.
+            keep: only these rows, in this order; hundreds of others then cost nothing.
+        """
+        weight = self.head.weight if keep is None else self.head.weight[list(keep)]
+        return nn.functional.relu(nn.functional.conv2d(self._features(image), weight))
+
+    def parameter_groups(self, head_rate: float = 10.0) -> list[dict[str, Any]]:
+        """What is trained, for :func:`pixelkin.training.loop.train`; the head ``head_rate`` times as fast."""
+        body = [p for p in (*self.backbone.parameters(), *self.embedding.parameters()) if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": list(self.head.parameters()), "lr_scale": head_rate}]
+        return [{"params": body}, *groups] if body else groups
+
+    def seed_from_imagenet(self, classes: Mapping[int, str]) -> dict[int, tuple[int, ...]]:
+        """Start the head of classes that ImageNet knows from the rows of its own head.
+
+        A class gets the mean of the rows with its name (see :func:`~pixelkin.models.imagenet_names.imagenet_rows`) less
+        the mean of all rows; other classes keep what they have.
+
+        Args:
+            classes: id to name, in the order of the head's rows.
+
+        Returns:
+            id to ImageNet indices of the classes that were seeded.
+
+        Raises:
+            ValueError: not one name a class, or a classifier without embedding.
+            BackboneError: the backbone has no ImageNet head.
+        """
+        if len(classes) != self.head.out_channels:
+            raise ValueError(f"{len(classes)} class names for {self.head.out_channels} classes: give one each")
+        known = self.backbone.imagenet_head().classifier.weight.detach()
+        if known.shape[1] != self.head.in_channels:
+            raise ValueError("ImageNet's head scores the embedding: build the classifier with embedding=True")
+        known = known - known.mean(0)
+        found = {class_id: rows for class_id, name in classes.items() if (rows := imagenet_rows(name))}
+        with torch.no_grad():
+            for row, class_id in enumerate(classes):
+                if class_id in found:
+                    self.head.weight[row, :, 0, 0] = known[list(found[class_id])].mean(0).to(self.head.weight)
+        return found
+
+    def train(self, mode: bool = True) -> CamClassifier:
+        """As ``nn.Module.train``, but batch normalisation stays in eval mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def _features(self, image: Tensor) -> Tensor:
+        normal = self.backbone.normalise(image).contiguous(memory_format=torch.channels_last)
+        return self.embedding(self.backbone(normal)[-1])  # type: ignore[no-any-return]
+
+
+def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
+    """Multi-label soft margin loss: the mean cross entropy of (B, classes) logits with tags, each 0 or 1."""
+    return nn.functional.binary_cross_entropy_with_logits(logits.float(), tags.to(logits.device, torch.float32))
+
+
+@dataclass(frozen=True)
+class Cam:
+    """Class activation of one image, from several scales; brought to a grid only when asked, as that takes memory.
+
+    Attributes:
+        maps: for each scale (K, h, w), all over the whole image.
+        size: (height, width) of the image.
+    """
+
+    maps: tuple[Tensor, ...]
+    size: tuple[int, int]
+
+    @property
+    def strided(self) -> npt.NDArray[np.float32]:
+        """(K, (H - 1) // 4 + 1, (W - 1) // 4 + 1): the sum over the scales on every fourth pixel."""
+        height, width = self.size
+        return self.resized(((height - 1) // 4 + 1, (width - 1) // 4 + 1))
+
+    @property
+    def full(self) -> npt.NDArray[np.float32]:
+        """(K, H, W): the sum over the scales on every pixel."""
+        return self.resized(self.size)
+
+    def resized(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """(K, h, w) on any grid over the image, bilinear, summed over the scales."""
+        total = torch.zeros(len(self.maps[0]), *size, device=self.maps[0].device)
+        if len(total):
+            for each in self.maps:
+                total += nn.functional.interpolate(each[None].float(), size, mode="bilinear", align_corners=False)[0]
+        return total.cpu().numpy()
+
+
+@torch.inference_mode()
+def multi_scale_activation(
+    model: CamClassifier,
+    image: npt.NDArray[np.uint8],
+    *,
+    keep: Sequence[int] | None = None,
+    scales: Sequence[float] = SCALES,
+    flip: bool = True,
+    max_pixels: int = 4_000_000,
+) -> Cam:
+    """Activation of one image at several scales, its mirror image's added (arXiv 1904.05044).
+
+    An image is resized to sides that are multiples of the coarsest stride, the nearest to the scale: then its cells
+    cover it exactly, and its mirror image's are the same cells.
+
+    Args:
+        model: put into eval mode.
+        image: (H, W, 3) RGB, of any size.
+        keep: rows of the classes wanted, in this order; None: all.
+        scales: of the image, each at the cost of its area.
+        flip: whether to add the mirror image's, for twice the time.
+        max_pixels: larger images, at any scale, are shrunk to this.
+
+    Raises:
+        ValueError: no scale, or one that is not above 0.
+    """
+    if not scales or not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise ValueError(f"scales are {tuple(scales)}: give at least one, all above 0")
+    model.eval()
+    height, width = image.shape[:2]
+    rows = range(model.head.out_channels) if keep is None else keep
+    if not len(rows):
+        return Cam((torch.zeros(0, 1, 1),), (height, width))
+    step = max(model.backbone.strides)
+    pixels = _to_device(model, image)
+    maps = []
+    for scale in scales:
+        scale = min(scale, math.sqrt(max_pixels / (height * width)))
+        shown = _resize(pixels, (_multiple(height * scale, step), _multiple(width * scale, step)))
+        found = model.activation(shown, rows)
+        if flip:  # one after the other: half the memory of a batch of two
+            found = found + model.activation(shown.flip(-1), rows).flip(-1)
+        maps.append(found[0])
+    return Cam(tuple(maps), (height, width))
+
+
+@torch.inference_mode()
+def tag_probabilities(
+    model: CamClassifier, image: npt.NDArray[np.uint8], *, max_pixels: int = 4_000_000
+) -> npt.NDArray[np.float32]:
+    """(classes,) probability that each is in an (H, W, 3) RGB image: the mean logit of it and its mirror image."""
+    model.eval()
+    height, width = image.shape[:2]
+    step, scale = max(model.backbone.strides), min(1.0, math.sqrt(max_pixels / (height * width)))
+    shown = _resize(_to_device(model, image), (_multiple(height * scale, step), _multiple(width * scale, step)))
+    logits = (model(shown) + model(shown.flip(-1))) / 2
+    return torch.sigmoid(logits[0].float()).cpu().numpy()
+
+
+def _to_device(model: CamClassifier, image: npt.NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) uint8 to (1, 3, H, W) in 0..1, where the model is."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.head.weight.device)
+    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(pixels.shape[-2:]) == size:
+        return pixels
+    shown = nn.functional.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+    return shown.clamp_(0, 1)
+
+
+def _multiple(length: float, step: int) -> int:
+    return max(1, round(length / step)) * step
+
+
+def _stem_parameters(backbone: Backbone, stride: int) -> list[nn.Parameter]:
+    """The parameters that maps up to a stride depend on, found by following the gradient; works for any backbone."""
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    side = 2 * max(backbone.strides)
+    with torch.enable_grad():
+        maps = backbone.eval()(torch.zeros(1, backbone.in_channels, side, side))
+        early = [each.sum() for each, s in zip(maps, backbone.strides, strict=True) if s <= stride]
+        if not early:
+            return []
+        gradients = torch.autograd.grad(torch.stack(early).sum(), parameters, allow_unused=True)
+    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
