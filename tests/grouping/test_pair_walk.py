@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pixelkin.grouping.displacement import group_by_displacement
-from pixelkin.grouping.pair_walk import Axis, own_pixels
+from pixelkin.grouping.fine_grid import Axis
+from pixelkin.grouping.pair_walk import own_pixels
 from pixelkin.grouping.random_walk import random_walk
 
 

@@ -12,7 +12,7 @@ from pixelkin.methods.base import ConfigError, Method, MethodConfig, resolve_dev
 from pixelkin.methods.registry import METHODS, choose_method, get_method
 from pixelkin.run.folder import relative
 from pixelkin.run.images import Failure, survey
-from pixelkin.run.progress import track
+from pixelkin.training.progress import track
 
 Say = Callable[[str], None]
 

@@ -19,7 +19,7 @@ from pixelkin.methods.base import Method, versions
 from pixelkin.run.fitting import Recipe, fit_into
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import SKIPPED, Failure, Labelled, label_image
-from pixelkin.run.progress import track
+from pixelkin.training.progress import track
 from pixelkin.run.spool import Spool
 from pixelkin.viz import write_gallery
 
