@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pixelkin.methods.registry import list_methods
     from pixelkin.metrics import evaluate
     from pixelkin.models.zoo import list_backbones
+    from pixelkin.refinement import refine
 
 __all__ = [
     "Dataset",
@@ -24,6 +25,7 @@ __all__ = [
     "list_backbones",
     "list_methods",
     "open_dataset",
+    "refine",
 ]
 
 _HOMES = {
@@ -35,6 +37,7 @@ _HOMES = {
     "list_backbones": "pixelkin.models.zoo",
     "list_methods": "pixelkin.methods.registry",
     "open_dataset": "pixelkin.formats",
+    "refine": "pixelkin.refinement",
 }
 
 

@@ -1,0 +1,304 @@
+"""IRNet: from image tags to instances (Ahn, Cho, Kwak, CVPR 2019, arXiv 1904.05044)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pydantic
+
+from pixelkin.data import Dataset, Instances, Sample
+from pixelkin.data.sample import UNKNOWN
+from pixelkin.grouping.displacement import group_by_displacement
+from pixelkin.grouping.pieces import split_pieces
+from pixelkin.grouping.seed_walk import Normalisation, Walked, paint, walk_seeds
+from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
+from pixelkin.methods.regions import RegionConfig, with_regions
+from pixelkin.methods.siseg_pairs import PairConfig, PairRecipe
+from pixelkin.methods.tag_classifier import (
+    ClassifierConfig,
+    activation,
+    build_classifier,
+    fit_classifier,
+    present_classes,
+)
+from pixelkin.training.budget import Budget
+from pixelkin.training.config import TrainingConfig
+from pixelkin.training.loop import train
+from pixelkin.training.progress import track
+from pixelkin.viz import boundary_picture, flow_wheel, heatmap
+
+if TYPE_CHECKING:
+    import torch
+
+    from pixelkin.models.classifier import CamClassifier
+    from pixelkin.models.pair_fields import PairFields
+
+SHARE = 0.4
+"""Of a time budget, for each of the two trainings; the activation in between takes what it takes."""
+
+CAM = "cam/"
+"""Name of a class's activation among the fields, before its id."""
+
+NO_MODEL = "irnet has no model yet: call fit or load first"
+
+STRIDE = 4
+"""Image pixels per pixel of the activation."""
+
+
+class IRNetConfig(MethodConfig):
+    """Settings of :class:`IRNet`; what differs from the paper says so."""
+
+    backbone: str = "efficientnet_lite0"
+    """Any backbone that ``pixelkin backbones`` or timm knows; ResNet-50 as published."""
+    classifier: ClassifierConfig = ClassifierConfig()
+    regions: RegionConfig = RegionConfig()
+    pairs: PairConfig = PairConfig(
+        background=0.25,
+        centring="image",
+        offsets=32,
+        training=TrainingConfig(iterations=300, batch_size=8, learning_rate=3e-3, warmup=20),
+    )
+    """Boundary, displacement, walk; ``background`` is the value that an object must beat, ``min_area`` in pixels."""
+    predict_tags: bool = False
+    """Let the classifier say what is in images without tags."""
+    tag_threshold: float = pydantic.Field(default=0.5, gt=0, lt=1)
+    """Least probability of a predicted tag."""
+    use_displacement: bool = True
+    """Off: the pieces of a class are its instances (the paper's ablation)."""
+    normalisation: Normalisation = "class"
+    """What is divided by its largest value after the walk: ``image`` all classes and instances together, as published;
+    ``class`` each class; ``region`` each instance."""
+    score: Literal["peak", "mean"] = "mean"
+    """Largest walked value of an instance, as published, or the mean, lower for small ones."""
+    doubt: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """Pixels whose strongest value is less than this away from ``pairs.background`` are unknown in the semantic map."""
+
+
+class IRNet(Method):
+    """Instances of the classes that an image is said to hold.
+
+    A classifier of the tags shows where each class activates. Where that is sure, pairs of pixels teach a boundary
+    between classes and a displacement to the middle of the object. The activation is then cut by the displacement into
+    instances, and each diffuses up to the boundaries.
+    """
+
+    name: ClassVar[str] = "irnet"
+    summary: ClassVar[str] = "finds the objects of image tags"
+    supervision: ClassVar[tuple[str, ...]] = ("tags",)
+    paper: ClassVar[str] = (
+        "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations, arXiv 1904.05044"
+    )
+    config_class = IRNetConfig
+    config: IRNetConfig
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        super().__init__(config)
+        self.classifier: CamClassifier | None = None
+        self.relations: PairFields | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Tags, unless they may be predicted."""
+        return () if self.config.predict_tags else ("tags",)
+
+    def fit(
+        self, dataset: Dataset, *, out: Path, budget: Budget | None = None, device: str = "auto", seed: int = 0
+    ) -> None:
+        """Train the classifier, mine its confident regions, train boundary and displacement; see :meth:`Method.fit`.
+
+        Raises:
+            ValueError: no image tags.
+        """
+        import torch
+
+        self.check(dataset)
+        dataset = dataset.with_label("tags")
+        self.device = resolve_device(device)
+        classes = {i: name for i, name in dataset.classes.items() if any(i in (s.tags or ()) for s in dataset)}
+        part = budget if budget is None or budget.seconds is None else replace(budget, seconds=budget.seconds * SHARE)
+        self.classifier, learned = fit_classifier(
+            self.config.classifier,
+            dataset,
+            classes,
+            self.config.backbone,
+            out=Path(out) / "classifier",
+            budget=part,
+            device=self.device,
+            seed=seed,
+        )
+        self.facts = {"classes": list(classes)}
+        regions = with_regions(
+            dataset, track(dataset, "activation"), self._activation, self.config.regions, out=Path(out) / "regions"
+        )
+        recipe = self._recipe(pretrained=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = cast("PairFields", recipe.build(self.facts))
+        report = train(
+            model,
+            recipe.example(regions, self.facts),
+            recipe.loss,
+            self.config.pairs.training.model_copy(update={"seed": seed}),
+            out=Path(out) / "relations",
+            budget=part,
+            device=self.device,
+            groups=recipe.groups(model, self.facts),
+            identity={"config": self.config.model_dump(mode="json"), "images": len(dataset), "name": dataset.name},
+        )
+        recipe.finish(model, regions, self.facts)
+        self.relations = model
+        self.facts["training"] = {
+            "classifier": {"iterations": learned.iterations, "seconds": round(learned.seconds, 1)},
+            "relations": {"iterations": report.iterations, "seconds": round(report.seconds, 1)},
+        }
+
+    def fields(self, sample: Sample) -> Fields:
+        """``cam/ID`` for each class present, ``displacement`` and ``boundary``, all at stride 4.
+
+        Raises:
+            RuntimeError: the method is neither fitted nor loaded.
+            ImageError: an image without tags, or with tags that the model never learned.
+        """
+        cam, present = self._activation(sample, full=False)
+        maps = {f"{CAM}{class_id}": Field(values, STRIDE) for class_id, values in zip(present, cam, strict=True)}
+        if present:
+            maps |= self.relation_fields(sample).maps
+        return Fields(sample.size, maps)
+
+    def relation_fields(self, sample: Sample) -> Fields:
+        """``displacement`` and ``boundary`` alone, of any image: they know no classes."""
+        if self.relations is None:
+            raise RuntimeError(NO_MODEL)
+        return self._recipe().fields(self.relations, sample, self.facts)
+
+    def group(self, fields: Fields, sample: Sample) -> Instances:
+        """The activation cut by the displacement, each part spread up to the boundaries; see the class."""
+        present = _present(fields)
+        if not present:
+            return Instances.empty(sample.size)
+        pairs = self.config.pairs
+        groups = (
+            group_by_displacement(fields["displacement"], weak=pairs.weak) if self.config.use_displacement else None
+        )
+        walked = self._walk(fields, present, groups)
+        painted = paint(walked.values, sample.size, stride=STRIDE, background=pairs.background)
+        pieces = split_pieces(painted.labels, connectivity=4)
+        areas = np.bincount(pieces.ravel())[1:]
+        owners = np.zeros(len(areas) + 1, np.int64)
+        owners[pieces] = painted.labels
+        kept = areas >= pairs.min_area
+        renumber = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.int32)
+        return Instances.from_label_map(
+            renumber[pieces],
+            labels=np.array(present)[walked.classes[owners[1:] - 1]][kept],
+            scores=self._scores(pieces, areas, painted.strength)[kept],
+            sources=["irnet:tags" if sample.tags is not None else "irnet:predicted tags"] * int(kept.sum()),
+        )
+
+    def semantic(self, sample: Sample, fields: Fields) -> npt.NDArray[np.uint8]:
+        """(H, W) class ids from whole activations, 255 where in doubt between an object and the background."""
+        present = _present(fields)
+        if not present:
+            return np.zeros(sample.size, np.uint8)
+        walked = self._walk(fields, present, None)
+        least, doubt = self.config.pairs.background, self.config.doubt
+        painted = paint(walked.values, sample.size, stride=STRIDE, background=least)
+        found = np.concatenate([[0], np.array(present)[walked.classes]])[painted.labels].astype(np.uint8)
+        found[np.abs(painted.strength - least) < doubt] = UNKNOWN
+        return found
+
+    def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
+        """The activation of each class, the boundary and the displacement."""
+        shown = {
+            f"activation: {self.classes.get(class_id, class_id)}": heatmap(
+                fields[f"{CAM}{class_id}"], image=_small(sample.image, fields[f"{CAM}{class_id}"].shape), low=0, high=1
+            )
+            for class_id in _present(fields)
+        }
+        if shown:
+            shown["boundary"] = boundary_picture(fields["boundary"])
+            shown["displacement"] = flow_wheel(fields["displacement"])
+        return shown
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights of both networks."""
+        parts = {"classifier": self.classifier, "relations": self.relations}
+        return {
+            f"{part}.{key}": tensor
+            for part, model in parts.items()
+            if model is not None
+            for key, tensor in model.state_dict().items()
+        }
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take up saved weights; no pretrained ones are looked for."""
+        device = resolve_device(self.device)
+        classifier = build_classifier(
+            self.config.classifier, self.facts["classes"], self.config.backbone, pretrained=False
+        )
+        relations = cast("PairFields", self._recipe().build(self.facts))
+        for part, model in (("classifier.", classifier), ("relations.", relations)):
+            model.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
+            model.to(device).eval()
+        self.classifier, self.relations = classifier, relations
+
+    def card(self) -> dict[str, str]:
+        """Backbone and its licence, and the length of the trainings."""
+        lines = {"Backbone": self.config.backbone}
+        if self.relations is not None:
+            lines["Backbone licence"] = self.relations.backbone.licence
+        for stage, spent in self.facts.get("training", {}).items():
+            lines[f"Training of the {stage}"] = (
+                f"{spent['iterations']} iterations, {spent['seconds']} s on {self.device}"
+            )
+        return lines
+
+    def _activation(self, sample: Sample, full: bool = True) -> tuple[npt.NDArray[np.float32], list[int]]:
+        """Class activation in 0..1, and the ids of its classes."""
+        config, model, classes = self.config, self.classifier, self.facts["classes"]
+        if model is None:
+            raise RuntimeError(NO_MODEL)
+        threshold = config.tag_threshold if config.predict_tags else None
+        present = present_classes(sample, model, classes, threshold=threshold, max_pixels=config.classifier.max_pixels)
+        return activation(sample, model, classes, present, config.classifier, full=full), present
+
+    def _walk(self, fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None) -> Walked:
+        pairs = self.config.pairs
+        return walk_seeds(
+            np.stack([fields[f"{CAM}{class_id}"] for class_id in present]),
+            fields["boundary"],
+            groups=groups,
+            normalisation=self.config.normalisation,
+            beta=pairs.beta,
+            radius=pairs.walk_radius,
+            steps=pairs.steps,
+        )
+
+    def _scores(
+        self, pieces: npt.NDArray[np.int32], areas: npt.NDArray[np.int64], strength: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float64]:
+        """(N,) in 0..1, a score for each piece."""
+        if self.config.score == "peak":
+            peaks = np.zeros(len(areas) + 1)
+            np.maximum.at(peaks, pieces.ravel(), strength.ravel())
+            return peaks[1:]
+        means = np.bincount(pieces.ravel(), strength.ravel(), minlength=len(areas) + 1)[1:] / np.maximum(areas, 1)
+        side = np.sqrt(areas)
+        return np.asarray(means * side / (side + np.sqrt(pieces.size) / 10))
+
+    def _recipe(self, *, pretrained: bool = False) -> PairRecipe:
+        return PairRecipe(self.config.pairs, "paper", self.config.backbone, pretrained=pretrained)
+
+
+def _present(fields: Fields) -> list[int]:
+    """Ids of the classes with an activation."""
+    return [int(name.removeprefix(CAM)) for name in fields.maps if name.startswith(CAM)]
+
+
+def _small(image: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDArray[Any]:
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
