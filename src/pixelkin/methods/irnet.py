@@ -21,8 +21,8 @@ from pixelkin.methods.regions import RegionConfig, with_regions
 from pixelkin.methods.siseg_pairs import PairConfig, PairRecipe
 from pixelkin.methods.tag_classifier import (
     ClassifierConfig,
-    activation,
     build_classifier,
+    class_activation,
     fit_classifier,
     present_classes,
 )
@@ -133,7 +133,7 @@ class IRNet(Method):
         )
         self.facts = {"classes": list(classes)}
         regions = with_regions(
-            dataset, track(dataset, "activation"), self._activation, self.config.regions, out=Path(out) / "regions"
+            dataset, track(dataset, "activation"), self.activation, self.config.regions, out=Path(out) / "regions"
         )
         recipe = self._recipe(pretrained=True)
         with torch.random.fork_rng():
@@ -164,7 +164,7 @@ class IRNet(Method):
             RuntimeError: the method is neither fitted nor loaded.
             ImageError: an image without tags, or with tags that the model never learned.
         """
-        cam, present = self._activation(sample, full=False)
+        cam, present = self.activation(sample, full=False)
         maps = {f"{CAM}{class_id}": Field(values, STRIDE) for class_id, values in zip(present, cam, strict=True)}
         if present:
             maps |= self.relation_fields(sample).maps
@@ -258,14 +258,14 @@ class IRNet(Method):
             )
         return lines
 
-    def _activation(self, sample: Sample, full: bool = True) -> tuple[npt.NDArray[np.float32], list[int]]:
+    def activation(self, sample: Sample, *, full: bool = True) -> tuple[npt.NDArray[np.float32], list[int]]:
         """Class activation in 0..1, and the ids of its classes."""
         config, model, classes = self.config, self.classifier, self.facts["classes"]
         if model is None:
             raise RuntimeError(NO_MODEL)
         threshold = config.tag_threshold if config.predict_tags else None
         present = present_classes(sample, model, classes, threshold=threshold, max_pixels=config.classifier.max_pixels)
-        return activation(sample, model, classes, present, config.classifier, full=full), present
+        return class_activation(sample, model, classes, present, config.classifier, full=full), present
 
     def _walk(self, fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None) -> Walked:
         pairs = self.config.pairs

@@ -209,7 +209,7 @@ def present_classes(
     return sorted(class_id for class_id, p in zip(classes, probable, strict=True) if p >= threshold)
 
 
-def activation(
+def class_activation(
     sample: Sample,
     model: CamClassifier,
     classes: Sequence[int],
