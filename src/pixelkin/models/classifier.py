@@ -191,7 +191,7 @@ def multi_scale_activation(
         keep: rows of the classes wanted, in this order; None: all.
         scales: of the image, each at the cost of its area.
         flip: whether to add the mirror image's, for twice the time.
-        max_pixels: larger images, at any scale, are shrunk to this.
+        max_pixels: larger images, at any scale, are shrunk to about this.
 
     Raises:
         ValueError: no scale, or one that is not above 0.
