@@ -32,6 +32,7 @@ MENDS = {
     "tags": "image tags (--tags FILE)",
     "points": "points (--points FILE)",
     "depth": "depth maps (--depth DIR)",
+    "instances": "instances (a finished run or a COCO JSON)",
     "clip": "video frames (a folder of clips as SOURCE)",
 }
 

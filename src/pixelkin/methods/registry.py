@@ -24,6 +24,8 @@ class MethodInfo:
     paper: str
     licence: str = "Apache-2.0"
     baseline: bool = False
+    student: bool = False
+    """Whether it learns from the instances of other methods; ``pixelkin train`` and ``predict`` are for these."""
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -35,6 +37,13 @@ METHODS: dict[str, MethodInfo] = {
             "divides semantic masks into instances",
             ("semantic",),
             "Synthetic Instance Segmentation from Semantic Image Segmentation Masks, arXiv 2308.00949",
+        ),
+        MethodInfo(
+            "irnet",
+            "pixelkin.methods.irnet:IRNet",
+            "finds the objects of image tags",
+            ("tags",),
+            "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations, arXiv 1904.05044",
         ),
         MethodInfo(
             "components",
@@ -51,6 +60,14 @@ METHODS: dict[str, MethodInfo] = {
             ("semantic",),
             "",
             baseline=True,
+        ),
+        MethodInfo(
+            "mask_rcnn",
+            "pixelkin.students.mask_rcnn:MaskRCNNStudent",
+            "student: learns from the instances of a run, for `pixelkin train` and `predict`",
+            ("instances",),
+            "Mask R-CNN, arXiv 1703.06870",
+            student=True,
         ),
     )
 }
@@ -89,7 +106,7 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
     for info in METHODS.values():
         for kind in info.supervision:
             count = sum(sample.has(kind) for sample in dataset)
-            if count and not info.baseline:
+            if count and not info.baseline and not info.student:
                 return info.name, f"{count} of {len(dataset)} images have {kind} labels, which it learns from"
-    wanted = " or ".join(sorted({kind for info in METHODS.values() for kind in info.supervision}))
+    wanted = " or ".join(sorted({kind for info in METHODS.values() if not info.student for kind in info.supervision}))
     raise ValueError(f"no method of this version learns from what is here: give {wanted} labels (--{wanted} DIR)")

@@ -17,7 +17,8 @@ class TrainingConfig(pydantic.BaseModel):
         learning_rate: of a parameter group of scale 1, at its highest.
         weight_decay: decoupled for adamw, L2 for sgd.
         momentum: of sgd.
-        schedule: ``poly``: (1 - progress) ** poly_power; ``cosine``: half a cosine to zero; ``constant``.
+        schedule: ``poly``: (1 - progress) ** poly_power; ``cosine``: half a cosine to zero; ``step``: a tenth from 2/3
+            of the training on and a hundredth from 8/9 on, as detectors are trained; ``constant``.
         poly_power: see ``schedule``.
         warmup: steps over which the learning rate grows linearly to its scheduled value.
         ema: decay of the exponential moving average of the weights, which then are the result; 0: none. Early on the
@@ -38,7 +39,7 @@ class TrainingConfig(pydantic.BaseModel):
     learning_rate: float = pydantic.Field(default=1e-3, gt=0)
     weight_decay: float = pydantic.Field(default=1e-4, ge=0)
     momentum: float = pydantic.Field(default=0.9, ge=0, lt=1)
-    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    schedule: Literal["poly", "cosine", "step", "constant"] = "poly"
     poly_power: float = pydantic.Field(default=0.9, gt=0)
     warmup: int = pydantic.Field(default=0, ge=0)
     ema: float = pydantic.Field(default=0.0, ge=0, lt=1)

@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 Example = Callable[[np.random.Generator], dict[str, Tensor]]
 """Makes one training example from a generator, its only source of chance."""
 
+Collate = Callable[[Sequence[dict[str, Tensor]]], dict[str, Tensor]]
+"""Makes a batch of the examples of a step."""
+
 
 class _Examples(Dataset[dict[str, Tensor]]):
     """Example number k is a function of the seed and k alone, so order, resume and sharding need no further state."""
@@ -69,6 +72,7 @@ def batches(
     size: int = 1,
     workers: int = 0,
     pin: bool = False,
+    collate: Collate = collate,
 ) -> Iterator[dict[str, Tensor]]:
     """The batches of the steps from ``first`` on, without end.
 
@@ -81,6 +85,7 @@ def batches(
         size: number of processes.
         workers: processes to make examples in; the order is the same.
         pin: whether to place batches in page-locked memory, from which copies to a GPU are faster.
+        collate: makes a batch of examples; stacks them by default.
     """
     loader = DataLoader(
         _Examples(example, seed),

@@ -16,7 +16,7 @@ from pixelkin.training.budget import Budget
 from pixelkin.training.checkpoint import Checkpoint, CheckpointError
 from pixelkin.training.config import WITHOUT_EFFECT, TrainingConfig
 from pixelkin.training.ema import Ema
-from pixelkin.training.examples import Example, batches
+from pixelkin.training.examples import Collate, Example, batches, collate
 from pixelkin.training.interrupt import Interrupt
 from pixelkin.training.journal import Journal
 from pixelkin.training.optimizer import GROUP_SETTINGS, build_optimizer
@@ -64,6 +64,7 @@ def train(
     device: str | torch.device = "auto",
     groups: Iterable[Mapping[str, Any]] | None = None,
     identity: Mapping[str, Any] | None = None,
+    collate: Collate = collate,
 ) -> TrainingReport:
     """Train a model, or go on with the training that was begun in ``out``.
 
@@ -89,6 +90,7 @@ def train(
             (``weight_decay``); default all parameters that require a gradient. What is in no group stays as it is.
         identity: what else the result depends on, as JSON values: the method's settings, the data set's name and size.
             A training is only continued with the same, as with the same ``config``.
+        collate: makes a batch of the examples of a step, for examples of unequal shapes. Default: stacks them.
 
     Raises:
         NonFiniteLoss: the loss became infinite or not a number; the message names the step.
@@ -108,7 +110,7 @@ def train(
     training = _Training(model.to(team.device), loss, config, out, seconds, team, groups, identity or {})
     with reproducible(team.device):
         if not training.restore():
-            training.run(example)
+            training.run(example, collate)
     model.eval()
     return training.report()
 
@@ -185,7 +187,7 @@ class _Training:
             self.team.share(self.ema.weights.values())
         return False
 
-    def run(self, example: Example) -> None:
+    def run(self, example: Example, collate: Collate) -> None:
         """The remaining steps."""
         config, team = self.config, self.team
         supply = batches(
@@ -197,6 +199,7 @@ class _Training:
             size=team.size,
             workers=config.workers,
             pin=team.device.type == "cuda",
+            collate=collate,
         )
         self.model.train()
         before, begun = self.elapsed, time.monotonic()

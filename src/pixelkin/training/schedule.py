@@ -6,6 +6,9 @@ import math
 
 from pixelkin.training.config import TrainingConfig
 
+STEPS = (2 / 3, 8 / 9)
+"""Progress at which the ``step`` schedule goes down to a tenth."""
+
 
 def learning_rate_factor(config: TrainingConfig, step: int, progress: float) -> float:
     """What the learning rate is multiplied by in a step.
@@ -21,4 +24,6 @@ def learning_rate_factor(config: TrainingConfig, step: int, progress: float) -> 
         return float(warm * left**config.poly_power)
     if config.schedule == "cosine":
         return warm * 0.5 * (1.0 + math.cos(math.pi * (1.0 - left)))
+    if config.schedule == "step":
+        return float(warm * 0.1 ** sum(progress >= step for step in STEPS))
     return warm

@@ -1,0 +1,1 @@
+"""Ordinary segmenters, trained on the labels a run made."""
