@@ -26,6 +26,7 @@ FLOORS = {
     "run": 5,
     "api": 6,
     "demo": 7,
+    "cli_output": 8,
     "cli": 8,
 }
 STRANGERS = {"cues", "models", "grouping"}

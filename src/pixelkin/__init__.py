@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pixelkin.api import fit, label
+    from pixelkin.api import export_student, fit, label, predict, train_student
     from pixelkin.data import Dataset, Instances
     from pixelkin.formats import open_dataset
     from pixelkin.methods.registry import list_methods
@@ -20,24 +20,30 @@ __all__ = [
     "Dataset",
     "Instances",
     "evaluate",
+    "export_student",
     "fit",
     "label",
     "list_backbones",
     "list_methods",
     "open_dataset",
+    "predict",
     "refine",
+    "train_student",
 ]
 
 _HOMES = {
     "Dataset": "pixelkin.data",
     "Instances": "pixelkin.data",
     "evaluate": "pixelkin.metrics",
+    "export_student": "pixelkin.api",
     "fit": "pixelkin.api",
     "label": "pixelkin.api",
     "list_backbones": "pixelkin.models.zoo",
     "list_methods": "pixelkin.methods.registry",
     "open_dataset": "pixelkin.formats",
+    "predict": "pixelkin.api",
     "refine": "pixelkin.refinement",
+    "train_student": "pixelkin.api",
 }
 
 

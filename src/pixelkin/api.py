@@ -7,19 +7,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixelkin.data import Dataset
 from pixelkin.formats import open_dataset
 from pixelkin.formats.files import sample_names
 from pixelkin.formats.json_index import walk_records
-from pixelkin.methods.base import versions
+from pixelkin.methods.base import Method, versions
+from pixelkin.methods.registry import METHODS
 from pixelkin.run.fitting import Recipe, fit_into, resolve
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import Failure
 from pixelkin.run.labelling import RunSummary, label_into
+from pixelkin.run.teaching import bare_images, open_teaching
+
+if TYPE_CHECKING:
+    from pixelkin.students.export import ExportReport
 
 Source = Path | str
+
+STUDENT = "mask_rcnn"
 
 
 def _silent(line: str) -> None:
@@ -99,8 +106,7 @@ def label(
         seed=seed,
     )
     _announce(recipe, say)
-    ids = _coco_ids(Path(source)) if str(source).lower().endswith(".json") else {}
-    return label_into(Path(out), dataset, recipe, image_ids=ids, say=say)
+    return label_into(Path(out), dataset, recipe, image_ids=_image_ids(source), say=say)
 
 
 def fit(
@@ -139,8 +145,112 @@ def fit(
         device=device,
         seed=seed,
     )
-    _announce(recipe, say)
+    return _fit_and_keep(dataset, recipe, Path(out), say)
+
+
+def train_student(
+    run: Source,
+    *,
+    out: Source,
+    images: Source | None = None,
+    backbone: str | None = None,
+    budget: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    settings: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    say: Callable[[str], None] = _silent,
+) -> FitSummary:
+    """Train a Mask R-CNN on the instances of a run and save it in a folder; the same call again continues.
+
+    Args:
+        run: a run folder, or any source with instances, such as a COCO JSON.
+        out: the student's folder.
+        images: where the images of the run are now, if they have moved.
+        backbone: a name of :func:`list_backbones`.
+        budget: most time or iterations: ``30m``, ``2000it``. Default: passes over the images, as the settings say.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: same seed, same result on one device.
+        settings: keys of :class:`pixelkin.students.mask_rcnn.MaskRCNNConfig` and their values as text.
+        limit: only the first images.
+        say: takes a line for the user now and then.
+
+    Raises:
+        ValueError: the call is wrong, or there is nothing to learn from; one line with the mend.
+    """
     folder = Path(out)
+    dataset = open_teaching(Path(run), None if images is None else Path(images), limit=limit)
+    inputs = {"run": Path(run), "images": None if images is None else Path(images), "limit": limit}
+    recipe = resolve(
+        dataset,
+        folder,
+        method=STUDENT,
+        inputs=inputs,
+        settings=settings,
+        backbone=backbone,
+        budget=budget,
+        device=device,
+        seed=seed,
+    )
+    return _fit_and_keep(dataset, recipe, folder, say)
+
+
+def predict(
+    student: Source,
+    source: Source,
+    *,
+    out: Source,
+    device: str = "auto",
+    settings: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    say: Callable[[str], None] = _silent,
+) -> RunSummary:
+    """Find the instances of every image of a source with a student; writes a run folder as :func:`label` does.
+
+    Labels that the source has are not looked at; classes are the student's.
+
+    Args:
+        student: folder that :func:`train_student` wrote.
+        source: images: anything :func:`label` takes.
+        out: the run folder; the same call again continues it.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        settings: of prediction, as text: ``score``, ``nms``, ``detections``, ``short_side``, ``long_side``.
+        limit: only the first images.
+        say: takes a line for the user now and then.
+
+    Raises:
+        ValueError: the call is wrong; one line with the mend.
+    """
+    model = Method.load(student, device="cpu")
+    if not METHODS[model.name].student:
+        raise ValueError(f"{student} is a model of {model.name}, not a student: use pixelkin label --model {student}")
+    dataset = bare_images(open_dataset(source, limit=limit), model.classes)
+    inputs = {"source": Path(source), "limit": limit}
+    recipe = resolve(dataset, Path(out), inputs=inputs, settings=settings, model=student, device=device)
+    _announce(recipe, say)
+    return label_into(Path(out), dataset, recipe, image_ids=_image_ids(source), say=say)
+
+
+def export_student(student: Source, *, out: Source, size: tuple[int, int] | None = None) -> ExportReport:
+    """Write a student as ONNX for one input size, and compare it with the student on an image.
+
+    Args:
+        student: folder that :func:`train_student` wrote.
+        out: the ``.onnx`` file.
+        size: height and width of the input, made multiples of the network's coarsest stride. Default: those of a
+            4:3 image at the size the student was trained for.
+
+    Raises:
+        ValueError: no student, packages missing, or an export that does not agree.
+    """
+    from pixelkin.students.export import export_onnx
+
+    return export_onnx(Method.load(student, device="cpu"), Path(out), size)
+
+
+def _fit_and_keep(dataset: Dataset, recipe: Recipe, folder: Path, say: Callable[[str], None]) -> FitSummary:
+    """Fit into a folder with a record of how, or find it done."""
+    _announce(recipe, say)
     with locked(folder):
         record = continued(folder / "fit.json", recipe.request)
         head: dict[str, Any] = {"method": recipe.name, "why": recipe.why, "request": recipe.request}
@@ -154,7 +264,7 @@ def fit(
             file.writelines(json.dumps(vars(failure)) + "\n" for failure in failures)
         if fitted.method is None:
             raise ValueError(
-                f"no image of {source} can be learned from, see {folder / 'errors.jsonl'}: mend the images"
+                f"no image of {dataset.name} can be learned from, see {folder / 'errors.jsonl'}: mend the images"
             )
         if fitted.now:
             timings = {"fit_s": round(time.monotonic() - started, 2)}
@@ -174,8 +284,11 @@ def _announce(recipe: Recipe, say: Callable[[str], None]) -> None:
     say(f"method {recipe.name}" + (f": {recipe.why}" if recipe.why else ""))
 
 
-def _coco_ids(path: Path) -> dict[str, int | str]:
-    """The image ids of a COCO file by sample name."""
+def _image_ids(source: Source) -> dict[str, int | str]:
+    """The image ids of a COCO file by sample name; none for other sources."""
+    path = Path(source)
+    if path.suffix.lower() != ".json":
+        return {}
     records = [record.content for record in walk_records(path) if record.section == "images"]
     names = sample_names([PurePosixPath(record["file_name"].replace("\\", "/")) for record in records])
     return dict(zip(names, (record["id"] for record in records), strict=True))

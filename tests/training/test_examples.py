@@ -43,3 +43,15 @@ def test_collate_names_what_differs():
         collate([{"x": torch.zeros(2)}, {"x": torch.zeros(3)}])
     with pytest.raises(ValueError, match="different keys"):
         collate([{"x": torch.zeros(2)}, {"y": torch.zeros(2)}])
+
+
+def test_batches_are_made_as_the_caller_says():
+    def longest(examples):
+        size = max(len(example["x"]) for example in examples)
+        return {"x": torch.stack([torch.nn.functional.pad(e["x"], (0, size - len(e["x"]))) for e in examples])}
+
+    supply = batches(lambda rng: {"x": torch.ones(int(rng.integers(1, 5)))}, seed=0, batch_size=6, collate=longest)
+    batch = next(supply)["x"]
+    assert batch.shape[0] == 6
+    assert set(batch.sum(dim=1).tolist()) <= {1.0, 2.0, 3.0, 4.0}
+    assert len(set(batch.sum(dim=1).tolist())) > 1

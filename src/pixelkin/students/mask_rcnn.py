@@ -109,6 +109,7 @@ class MaskRCNNStudent(Method):
     name: ClassVar[str] = NAME
     summary: ClassVar[str] = "student: learns from the instances of a run, finds them in new images"
     supervision: ClassVar[tuple[str, ...]] = ("instances",)
+    uses: ClassVar[tuple[str, ...]] = ("semantic", "ignore")
     paper: ClassVar[str] = "Mask R-CNN, arXiv 1703.06870"
     config_class = MaskRCNNConfig
     config: MaskRCNNConfig
@@ -155,7 +156,12 @@ class MaskRCNNStudent(Method):
             budget=budget,
             device=self.device,
             groups=_groups(network, config.backbone_rate),
-            identity={"config": config.model_dump(mode="json"), "images": len(dataset), "name": dataset.name, **facts},
+            identity={
+                "config": config.model_dump(mode="json", exclude={"training"}),  # which the loop looks at itself
+                "images": len(dataset),
+                "name": dataset.name,
+                **facts,
+            },
             collate=Padding(network.pyramid.divisor),
         )
         facts["training"] = {"iterations": report.iterations, "seconds": round(report.seconds, 1)}

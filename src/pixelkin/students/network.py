@@ -182,7 +182,9 @@ class MaskRCNN(nn.Module):
         weight, bias = self.mask_classes.weight[classes], self.mask_classes.bias[classes]
         return (features * weight[..., None, None]).sum(dim=1) + bias[:, None, None]
 
-    def detect(self, image: Tensor, size: Tensor, *, score: float, overlap: float, keep: int) -> Detections:
+    def detect(
+        self, image: Tensor, size: Tensor, *, score: float, overlap: float, keep: int, empty_places: bool = False
+    ) -> Detections:
         """What is in one image.
 
         Args:
@@ -191,6 +193,7 @@ class MaskRCNN(nn.Module):
             score: least score.
             overlap: IoU above which the worse of two boxes of one class goes.
             keep: how many to find at most.
+            empty_places: return as many whatever there is, with scores of 0.
         """
         maps = self.features(image[None], size[None])
         proposals = self.propose(maps, size[None])
@@ -203,7 +206,7 @@ class MaskRCNN(nn.Module):
         best, index = chances.flatten().topk(min(CANDIDATES, chances.numel()))
         found, classes = found.flatten(0, 1)[index], index % chances.shape[1]
         kept, best = suppress(found, best, classes.to(found), overlap=overlap, keep=keep)
-        if not torch.compiler.is_exporting():
+        if not empty_places:
             kept, best = kept[best > 0], best[best > 0]
         found, classes = found[kept], classes[kept] + 1
         first = torch.zeros(len(found), dtype=torch.long, device=boxes.device)

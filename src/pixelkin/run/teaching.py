@@ -1,0 +1,79 @@
+"""A finished run as what a student learns from, and images as what it is asked about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pixelkin.data import Dataset, Sample
+from pixelkin.formats import open_dataset, read_run
+from pixelkin.formats.files import SourceError
+from pixelkin.formats.images import with_image
+from pixelkin.formats.labels import SemanticFolder
+
+LABELS = ("tags", "points", "boxes", "semantic", "probabilities", "instances", "ignore", "depth")
+
+
+def open_teaching(run: Path, images: Path | None = None, *, limit: int | None = None) -> Dataset:
+    """The images and instances of a run, with the semantic masks that go with them: its own, or those it was made from.
+
+    Args:
+        run: a run folder; or any source with instances, such as a COCO JSON.
+        images: where the images are now (anything :func:`~pixelkin.formats.open_dataset` opens), if they have moved.
+        limit: only the first images.
+
+    Raises:
+        SourceError: no run, no instances in it, or images that are not where they were.
+    """
+    if not run.exists():
+        raise SourceError(f"{run}: no such run: give the folder that `pixelkin label` wrote")
+    is_run = (run / "instances.json").is_file()
+    dataset = read_run(run) if is_run else open_dataset(run)
+    if not dataset.with_label("instances"):
+        raise SourceError(f"{run}: no instances in it: give the folder of a finished run, or a COCO JSON")
+    if images is not None:
+        dataset = _with_images(dataset, images)
+    files = [sample.path for sample in dataset if sample.path is not None]
+    if files and not any(file.is_file() for file in files):
+        raise SourceError(f"{run}: its images are not in {files[0].parent} any more: say where with --images DIR")
+    samples = list(dataset)
+    folder = _semantic_folder(run) if is_run else None
+    if folder is not None:
+        try:
+            masks = SemanticFolder(folder, samples)
+        except SourceError:  # moved or renamed since: they are an extra
+            pass
+        else:
+            samples = [masks.attach(sample, tuple(dataset.classes)) for sample in samples]
+    return Dataset(samples[:limit], dataset.classes, name=run.resolve().name)
+
+
+def bare_images(dataset: Dataset, classes: dict[int, str]) -> Dataset:
+    """The images alone, with other classes: what labels they came with is not the student's to see."""
+    return Dataset([sample.replace(**dict.fromkeys(LABELS)) for sample in dataset], classes, name=dataset.name)
+
+
+def _with_images(dataset: Dataset, images: Path) -> Dataset:
+    found = {sample.name: sample.path for sample in open_dataset(images) if sample.path is not None}
+    named = [sample.name for sample in dataset if sample.name in found]
+    if not named:
+        first = next((sample.name for sample in dataset), "")
+        raise SourceError(f"{images}: none of the run's images is there, say {first}: give the folder that holds them")
+
+    def moved(sample: Sample) -> Sample:
+        return with_image(sample, found[sample.name]) if sample.name in found else sample
+
+    return dataset.map(moved)
+
+
+def _semantic_folder(run: Path) -> Path | None:
+    """The semantic masks a run wrote, else those it was made from, as its own record says."""
+    if (run / "semantic").is_dir():
+        return run / "semantic"
+    try:
+        record: Any = json.loads((run / "run.json").read_text())
+        given = record["request"]["semantic"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        return None
+    return run / given if isinstance(given, str) and (run / given).is_dir() else None

@@ -1,0 +1,152 @@
+"""Train, predict and export from the command line and from Python."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pixelkin
+from pixelkin import cli
+from pixelkin.data.synthetic import render_scene
+from pixelkin.formats import read_run
+from pixelkin.run.teaching import open_teaching
+
+TINY = {"short_side": 64, "long_side": 96, "channels": 16, "hidden": 32, "epochs": 0, "training.warmup": 0}
+SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images, a run of the baseline on them with class ids 7 and 250, and a student of four steps."""
+    folder = tmp_path_factory.mktemp("world")
+    for name in ("images", "semantic"):
+        (folder / name).mkdir()
+    for seed in range(3):
+        scene = render_scene(seed, size=(64, 96), classes=2)
+        Image.fromarray(scene.image).save(folder / "images" / f"{seed}.png")
+        ids = np.array([0, 7, 250], dtype=np.uint8)[scene.semantic]
+        ids[:8, :8] = 255
+        Image.fromarray(ids).save(folder / "semantic" / f"{seed}.png")
+    (folder / "classes.txt").write_text("7 cat\n250 dog\n")
+    call = ["label", str(folder / "images"), "--semantic", str(folder / "semantic"), "--method", "components"]
+    assert cli.run([*call, "--out", str(folder / "run")]) == 0
+    assert cli.run(train(folder)) == 0
+    return folder
+
+
+def train(folder: Path, *more: str, run: str = "run", out: str = "student") -> list[str]:
+    return ["train", str(folder / run), "--out", str(folder / out), "--budget", "4it", *SETTINGS, *more]
+
+
+def predict(folder: Path, *more: str, out: str) -> list[str]:
+    return ["predict", str(folder / "student"), str(folder / "images"), "--out", str(folder / out), *more]
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert cli.run(arguments) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_train_and_predict(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"config.json", "model.safetensors", "README.md", "fit.json"} <= {
+        p.name for p in (world / "student").iterdir()
+    }
+    record = json.loads((world / "student" / "fit.json").read_text())
+    assert record["status"] == "done"
+    assert record["request"]["run"] == "../run"
+    saved = json.loads((world / "student" / "config.json").read_text())
+    assert saved["facts"]["class_ids"] == [7, 250]
+    assert saved["facts"]["teacher"] == "components"
+    assert cli.run(predict(world, "--set", "score=0.0", "--set", "detections=5", out="found")) == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 images done" in said
+    coco = json.loads((world / "found" / "instances.json").read_text())
+    assert {c["id"]: c["name"] for c in coco["categories"]} == {7: "cat", 250: "dog"}
+    assert 0 < len(coco["annotations"]) <= 15
+    assert {a["category_id"] for a in coco["annotations"]} <= {7, 250}
+    assert {a["source"] for a in coco["annotations"]} == {"mask_rcnn:components"}
+    assert all(a["segmentation"]["size"] == [64, 96] for a in coco["annotations"])
+    before = (world / "found" / "instances.json").read_bytes()
+    assert cli.run(predict(world, "--set", "score=0.0", "--set", "detections=5", out="found")) == 0
+    assert "(3 before)" in capsys.readouterr().out
+    assert (world / "found" / "instances.json").read_bytes() == before
+
+
+def test_training_again_finds_it_finished(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (world / "student" / "model.safetensors").read_bytes()
+    assert cli.run(train(world)) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert (world / "student" / "model.safetensors").read_bytes() == before
+    assert "other settings" in error_of(train(world, "--seed", "5"), capsys)
+
+
+def test_a_run_knows_its_images_and_its_unknown(world: Path) -> None:
+    dataset = open_teaching(world / "run")
+    assert dataset.name == "run"
+    assert dataset.classes == {7: "cat", 250: "dog"}
+    for sample in dataset:
+        assert sample.image.shape == (64, 96, 3)
+        assert (sample.semantic[:8, :8] == 255).all()
+        assert len(sample.instances)
+    assert len(open_teaching(world / "run", limit=2)) == 2
+
+
+def test_images_that_moved(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(world / "run", tmp_path / "run")  # from there, nothing is where the record says
+    line = error_of(train(tmp_path), capsys)
+    assert "--images DIR" in line
+    assert not (tmp_path / "student").exists()
+    moved = open_teaching(tmp_path / "run", world / "images")
+    assert [sample.image.shape for sample in moved] == [(64, 96, 3)] * 3
+    (tmp_path / "others").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "others" / "x.png")
+    assert "none of the run's images" in error_of(train(tmp_path, "--images", str(tmp_path / "others")), capsys)
+
+
+def test_a_broken_image_is_left_out_and_reported(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("images", "semantic", "run"):
+        shutil.copytree(world / name, tmp_path / name)
+    (tmp_path / "images" / "1.png").write_bytes(b"nothing")
+    (tmp_path / "semantic" / "2.png").write_bytes(b"nothing")
+    assert cli.run(train(tmp_path)) == 1
+    output = capsys.readouterr()
+    assert "trained on 1 images" in output.out
+    failures = [json.loads(line) for line in (tmp_path / "student" / "errors.jsonl").read_text().splitlines()]
+    assert [(f["name"], f["stage"]) for f in failures] == [("1", "image"), ("2", "labels")]
+
+
+def test_wrong_calls_are_one_line(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such run" in error_of(["train", str(tmp_path / "none"), "--out", str(tmp_path / "o")], capsys)
+    assert "no instances" in error_of(["train", str(world / "images"), "--out", str(tmp_path / "o")], capsys)
+    assert "did you mean" in error_of(train(world, "--set", "min_scor=1", out="other"), capsys)
+    line = error_of(
+        ["predict", str(world / "run" / "model"), str(world / "images"), "--out", str(tmp_path / "o")], capsys
+    )
+    assert "a model of components, not a student" in line
+    assert "no model here" in error_of(["predict", str(tmp_path), str(world / "images"), "--out", "o"], capsys)
+    export = ["export", str(world / "student"), "--out", str(tmp_path / "s.onnx"), "--size"]
+    assert "--size 320,448" in error_of([*export, "320"], capsys)
+    assert "height and width are at least 1" in error_of([*export, "0,5"], capsys)
+
+
+def test_the_same_from_python(world: Path, tmp_path: Path) -> None:
+    """A student can teach another, and a COCO file can."""
+    pixelkin.predict(world / "student", world / "images", out=tmp_path / "found", settings={"score": "0.0"}, limit=2)
+    assert len(read_run(tmp_path / "found")) == 2
+    settings = {key: str(value) for key, value in TINY.items()} | {"min_score": "0"}
+    summary = pixelkin.train_student(
+        tmp_path / "found", out=tmp_path / "second", settings=settings, budget="1it", backbone="efficientnet_lite0"
+    )
+    assert (summary.method, summary.images) == ("mask_rcnn", 2)
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["facts"]["teacher"] == "mask_rcnn"
