@@ -70,6 +70,9 @@ BudgetOption = Annotated[str | None, typer.Option("--budget", help="Most time or
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method.")]
+PredictTags = Annotated[
+    bool, typer.Option("--predict-tags", help="Images without tags: let the model say what is in them.")
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.")]
 
 
@@ -98,6 +101,7 @@ def label(
     budget: BudgetOption = None,
     device: DeviceOption = Device.auto,
     seed: Seed = 0,
+    predict_tags: PredictTags = False,
     settings: Settings = None,
     limit: Limit = None,
 ) -> None:
@@ -116,7 +120,7 @@ def label(
         budget=budget,
         device=device.value,
         seed=seed,
-        settings=_pairs(settings),
+        settings=_pairs(settings, predict_tags=predict_tags),
         limit=limit,
         say=print,
     )
@@ -139,6 +143,7 @@ def fit(
     budget: BudgetOption = None,
     device: DeviceOption = Device.auto,
     seed: Seed = 0,
+    predict_tags: PredictTags = False,
     settings: Settings = None,
     limit: Limit = None,
 ) -> None:
@@ -156,7 +161,7 @@ def fit(
         budget=budget,
         device=device.value,
         seed=seed,
-        settings=_pairs(settings),
+        settings=_pairs(settings, predict_tags=predict_tags),
         limit=limit,
         say=print,
     )
@@ -278,8 +283,8 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
-def _pairs(settings: list[str] | None) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def _pairs(settings: list[str] | None, *, predict_tags: bool = False) -> dict[str, str]:
+    pairs: dict[str, str] = {"predict_tags": "true"} if predict_tags else {}
     for text in settings or []:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():

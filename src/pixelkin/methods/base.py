@@ -89,7 +89,8 @@ def _parse(annotation: Any, text: str) -> Any:
         return None
     if any(typing.get_origin(option) in (tuple, list) for option in (annotation, *options)):
         return [part.strip() for part in text.split(",") if part.strip()]
-    return text
+    choices = [c for o in (annotation, *options) if typing.get_origin(o) is typing.Literal for c in typing.get_args(o)]
+    return next((choice for choice in choices if str(choice) == text), text)  # numbers among them
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +165,10 @@ class Method(ABC):
     """Kinds of labels an image must have one of to be labelled; images without are skipped."""
     learns: ClassVar[bool] = True
     """Whether ``fit`` looks at the images."""
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Further kinds of labels ``fit`` looks at, where an image has them."""
+    names_classes: ClassVar[bool] = False
+    """Whether its model knows classes by their ids, so that the labels of an image must mean the same by them."""
     paper: ClassVar[str] = ""
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
 

@@ -108,5 +108,8 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
             count = sum(sample.has(kind) for sample in dataset)
             if count and not info.baseline and not info.student:
                 return info.name, f"{count} of {len(dataset)} images have {kind} labels, which it learns from"
-    wanted = " or ".join(sorted({kind for info in METHODS.values() if not info.student for kind in info.supervision}))
-    raise ValueError(f"no method of this version learns from what is here: give {wanted} labels (--{wanted} DIR)")
+    from pixelkin.methods.base import MENDS
+
+    kinds = sorted({kind for info in METHODS.values() if not info.student for kind in info.supervision})
+    wanted = " or ".join(MENDS[kind] for kind in kinds)
+    raise ValueError(f"no method of this version learns from what is here: give {wanted}")

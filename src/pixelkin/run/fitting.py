@@ -83,6 +83,7 @@ def resolve(
             raise ValueError(f"{model} is a model of {loaded.name}, not {method}: leave --method out")
         if backbone is not None:
             raise ValueError("--backbone and --model exclude each other: the model has its backbone")
+        _check_classes(loaded, dataset)
         method, base, why = loaded.name, loaded.config, f"the model {Path(model).name} is one"
     elif method == "auto":
         method, why = choose_method(dataset)
@@ -91,6 +92,8 @@ def resolve(
         if "backbone" not in kind.config_class.model_fields:
             raise ConfigError(f"{method} has no backbone: leave --backbone out")
         settings["backbone"] = backbone
+    if "predict_tags" in settings and "predict_tags" not in kind.config_class.model_fields:
+        raise ConfigError(f"{method} predicts no tags: leave --predict-tags out")
     config = kind.config_class.from_settings(settings, base=base)
     request: dict[str, Any] = {
         "method": method,
@@ -102,6 +105,16 @@ def resolve(
     }
     used = resolve_device(device) if not METHODS[method].baseline else "cpu"
     return Recipe(method, why, config, None if model is None else Path(model), budget, used, seed, request)
+
+
+def _check_classes(method: Method, dataset: Dataset) -> None:
+    """Raises ValueError where an id means one class in the dataset and another in a model that goes by ids."""
+    if not method.names_classes:
+        return
+    for i, name in dataset.classes.items():
+        known = method.classes.get(i, name)
+        if known.casefold() != name.casefold() and f"class {i}" not in (known, name):
+            raise ValueError(f"class {i} is {name!r} here but {known!r} in the model: give its ids with --classes FILE")
 
 
 @dataclass(frozen=True)
