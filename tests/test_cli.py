@@ -100,7 +100,8 @@ def test_another_call_into_the_same_run(
         (["--set", "min_area"], "write --set key=value"),
         (["--set", "min_area=tiny"], "min_area=tiny"),
         (["--method", "componets"], "did you mean 'components'"),
-        (["--method", "irnet"], "this version has siseg"),
+        (["--method", "bestie"], "this version has siseg"),
+        (["--predict-tags"], "components predicts no tags: leave --predict-tags out"),
         (["--budget", "soon"], "budget 'soon'"),
         (["--backbone", "resnet18"], "has no backbone"),
         (["--limit", "0"], "--limit"),
@@ -164,6 +165,35 @@ def test_fit_then_label_with_the_model(data: Path, capsys: pytest.CaptureFixture
     assert "method watershed: the model model is one" in capsys.readouterr().out
     line = error_of(label(data, "--model", str(data / "model"), "--method", "components", out="two"), capsys)
     assert "leave --method out" in line
+
+
+def test_predicted_tags_label_images_without_any(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "tags.csv").write_text("a.png,box\nb.png,\n")
+    small = {"classifier.crop": 64, "classifier.long_side": "64,64", "classifier.scales": 1, "pairs.crop": 64}
+    small |= {"classifier.training.batch_size": 1, "pairs.training.batch_size": 1, "pairs.width": 32}
+    small |= {"tag_threshold": 1e-6}  # whatever a step taught: every class is in every image
+    settings = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
+    inputs = [str(data / "images"), "--tags", str(data / "tags.csv"), "--classes", str(data / "classes.txt")]
+    model = ["--model", str(data / "model")]
+    assert cli.run(["fit", *inputs, "--budget", "1it", "--device", "cpu", "--out", str(data / "model"), *settings]) == 0
+    assert cli.run(["label", *inputs, *model, "--out", str(data / "said")]) == 0
+    output = capsys.readouterr()
+    assert "method irnet" in output.out
+    assert "2 of 3 images done, 1 skipped" in output.out
+    assert "no tags labels for this image" in output.err
+    assert cli.run(["label", *inputs, *model, "--predict-tags", "--out", str(data / "seen")]) == 0
+    assert "3 of 3 images done" in capsys.readouterr().out
+    assert json.loads((data / "seen" / "run.json").read_text())["request"]["config"]["predict_tags"] is True
+    no_tags = ["label", str(data / "images"), *model, "--predict-tags", "--out", str(data / "alone")]
+    assert cli.run(no_tags) == 0
+    assert "3 of 3 images done" in capsys.readouterr().out
+    coco = json.loads((data / "alone" / "instances.json").read_text())
+    assert [(c["id"], c["name"]) for c in coco["categories"]] == [(7, "box")]
+    assert {a["source"] for a in coco["annotations"]} <= {"irnet:predicted tags"}
+    (data / "classes.txt").write_text("7 crate\n")
+    (data / "tags.csv").write_text("a.png,crate\n")
+    line = error_of(["label", *inputs, *model, "--out", str(data / "other")], capsys)
+    assert "class 7 is 'crate' here but 'box' in the model" in line
 
 
 def test_fit_lists_what_it_could_not_read(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ class Config(MethodConfig):
     radius: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
+    stride: Literal[2, 4] | None = None
     training: Inner = Inner(steps=7)
 
 
@@ -48,6 +49,8 @@ def sample(name: str, semantic: np.ndarray | None) -> Sample:
         ({"mode": "crowding", "flip": "false"}, {"mode": "crowding", "flip": False}),
         ({"radius": "12"}, {"radius": 12}),
         ({"radius": "none"}, {"radius": None}),
+        ({"stride": "4"}, {"stride": 4}),
+        ({"stride": "none"}, {"stride": None}),
         ({"scales": "1, 0.5,2"}, {"scales": (1.0, 0.5, 2.0)}),
         ({"training.rate": "1e-3"}, {"training": Inner(rate=1e-3, steps=7)}),
     ],
@@ -60,7 +63,7 @@ def test_settings_from_text(settings: dict[str, str], expected: dict[str, object
     ("settings", "message"),
     [
         ({"raduis": "3"}, "unknown setting 'raduis': did you mean 'radius'?"),
-        ({"zzz": "3"}, "unknown setting 'zzz': known are mode, radius, scales, flip, training"),
+        ({"zzz": "3"}, "unknown setting 'zzz': known are mode, radius, scales, flip, stride, training"),
         ({"training.stesp": "3"}, "unknown setting 'training.stesp': did you mean 'steps'?"),
         ({"mode.x": "3"}, "mode.x: 'mode' has no settings inside: remove what follows the dot"),
         ({"radius": "wide"}, "setting radius=wide: input should be a valid integer"),
@@ -196,8 +199,8 @@ def test_missing_labels_name_the_flag(learner: Learner) -> None:
 def test_unknown_methods_name_the_nearest() -> None:
     with pytest.raises(UnknownMethodError, match="did you mean 'siseg'"):
         get_method("sisge")
-    with pytest.raises(UnknownMethodError, match="this version has siseg, components, watershed"):
-        get_method("irnet")
+    with pytest.raises(UnknownMethodError, match="this version has siseg, irnet, components"):
+        get_method("bestie")
 
 
 def test_auto_takes_a_recipe_for_the_labels_there_are() -> None:

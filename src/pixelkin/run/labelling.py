@@ -19,8 +19,8 @@ from pixelkin.methods.base import Method, versions
 from pixelkin.run.fitting import Recipe, fit_into
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import SKIPPED, Failure, Labelled, label_image
-from pixelkin.training.progress import track
 from pixelkin.run.spool import Spool
+from pixelkin.training.progress import track
 from pixelkin.viz import write_gallery
 
 Say = Callable[[str], None]
@@ -167,7 +167,8 @@ class _Run:
 
     def finish(self, method: Method | None) -> tuple[RunSummary, float]:
         """Write instances.json and gallery.html from the spools; the summary and the seconds spent on labelling."""
-        classes = self.dataset.classes or (method.classes if method is not None else {})
+        known = method.classes if method is not None else {}
+        classes = self.dataset.classes or known
         summary = RunSummary(
             self.folder,
             self.recipe.name,
@@ -183,7 +184,7 @@ class _Run:
                 tally.add(self.images.get(sample.name))
         summary.done, summary.instances, summary.alternatives = tally.images, tally.instances, tally.alternatives
         summary.per_class, summary.baselines = dict(sorted(tally.per_class.items())), dict(tally.baselines)
-        named = {i: classes.get(i, f"class {i}") for i in {*classes, *tally.labels}}
+        named = {i: classes.get(i) or known.get(i, f"class {i}") for i in {*classes, *tally.labels}}
         summary.classes = dict(sorted(named.items()))
         info = {"description": f"instances by pixelkin {pixelkin.__version__}, {self.recipe.name}"}
         write_coco(self.folder / "instances.json", self._records(), summary.classes, info=info)
