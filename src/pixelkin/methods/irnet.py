@@ -17,7 +17,7 @@ from pixelkin.grouping.displacement import group_by_displacement
 from pixelkin.grouping.pieces import split_pieces
 from pixelkin.grouping.seed_walk import Normalisation, Walked, paint, walk_seeds
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
-from pixelkin.methods.regions import RegionConfig, with_regions
+from pixelkin.methods.regions import RegionConfig, check_refinement, with_regions
 from pixelkin.methods.siseg_pairs import PairConfig, PairRecipe
 from pixelkin.methods.tag_classifier import (
     ClassifierConfig,
@@ -25,6 +25,9 @@ from pixelkin.methods.tag_classifier import (
     class_activation,
     fit_classifier,
     present_classes,
+    tagged_classes,
+    tags_digest,
+    weights_digest,
 )
 from pixelkin.training.budget import Budget
 from pixelkin.training.config import TrainingConfig
@@ -46,8 +49,8 @@ CAM = "cam/"
 
 NO_MODEL = "irnet has no model yet: call fit or load first"
 
-STRIDE = 4
-"""Image pixels per pixel of the activation."""
+LARGEST_ID = 2**16 - 1
+"""What a 16-bit PNG holds."""
 
 
 class IRNetConfig(MethodConfig):
@@ -90,6 +93,7 @@ class IRNet(Method):
     name: ClassVar[str] = "irnet"
     summary: ClassVar[str] = "finds the objects of image tags"
     supervision: ClassVar[tuple[str, ...]] = ("tags",)
+    names_classes: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations, arXiv 1904.05044"
     )
@@ -112,14 +116,17 @@ class IRNet(Method):
         """Train the classifier, mine its confident regions, train boundary and displacement; see :meth:`Method.fit`.
 
         Raises:
-            ValueError: no image tags.
+            ValueError: no image tags, a class id that no PNG holds, or a refinement that is not installed.
         """
         import torch
 
         self.check(dataset)
+        check_refinement(self.config.regions)
         dataset = dataset.with_label("tags")
         self.device = resolve_device(device)
-        classes = {i: name for i, name in dataset.classes.items() if any(i in (s.tags or ()) for s in dataset)}
+        classes = tagged_classes(dataset)
+        if max(classes, default=0) > LARGEST_ID:
+            raise ValueError(f"class id {max(classes)} is over {LARGEST_ID}, the largest in a 16-bit PNG: renumber")
         part = budget if budget is None or budget.seconds is None else replace(budget, seconds=budget.seconds * SHARE)
         self.classifier, learned = fit_classifier(
             self.config.classifier,
@@ -132,8 +139,15 @@ class IRNet(Method):
             seed=seed,
         )
         self.facts = {"classes": list(classes)}
+        made_with = {"classifier": weights_digest(self.classifier), "tags": tags_digest(dataset)}
+        made_with["activation"] = f"scales {self.config.classifier.scales}, flip {self.config.classifier.flip}"
         regions = with_regions(
-            dataset, track(dataset, "activation"), self.activation, self.config.regions, out=Path(out) / "regions"
+            dataset,
+            track(dataset, "activation"),
+            self.activation,
+            self.config.regions,
+            out=Path(out) / "regions",
+            identity=made_with,
         )
         recipe = self._recipe(pretrained=True)
         with torch.random.fork_rng():
@@ -148,7 +162,12 @@ class IRNet(Method):
             budget=part,
             device=self.device,
             groups=recipe.groups(model, self.facts),
-            identity={"config": self.config.model_dump(mode="json"), "images": len(dataset), "name": dataset.name},
+            identity={
+                "config": self.config.model_dump(mode="json"),
+                "images": len(dataset),
+                "name": dataset.name,
+                **made_with,
+            },
         )
         recipe.finish(model, regions, self.facts)
         self.relations = model
@@ -158,17 +177,20 @@ class IRNet(Method):
         }
 
     def fields(self, sample: Sample) -> Fields:
-        """``cam/ID`` for each class present, ``displacement`` and ``boundary``, all at stride 4.
+        """``cam/ID`` for each class present, ``displacement`` and ``boundary``, all on one grid.
 
         Raises:
             RuntimeError: the method is neither fitted nor loaded.
             ImageError: an image without tags, or with tags that the model never learned.
         """
-        cam, present = self.activation(sample, full=False)
-        maps = {f"{CAM}{class_id}": Field(values, STRIDE) for class_id, values in zip(present, cam, strict=True)}
-        if present:
-            maps |= self.relation_fields(sample).maps
-        return Fields(sample.size, maps)
+        present = self.present(sample)
+        if not present:
+            return Fields(sample.size)
+        relations = self.relation_fields(sample)
+        grid, stride = relations["boundary"].shape, relations.stride("boundary")
+        cam = self._activation(sample, present, (grid[0], grid[1]))
+        maps = {f"{CAM}{class_id}": Field(values, stride) for class_id, values in zip(present, cam, strict=True)}
+        return Fields(sample.size, {**maps, **relations.maps})
 
     def relation_fields(self, sample: Sample) -> Fields:
         """``displacement`` and ``boundary`` alone, of any image: they know no classes."""
@@ -186,7 +208,7 @@ class IRNet(Method):
             group_by_displacement(fields["displacement"], weak=pairs.weak) if self.config.use_displacement else None
         )
         walked = self._walk(fields, present, groups)
-        painted = paint(walked.values, sample.size, stride=STRIDE, background=pairs.background)
+        painted = paint(walked.values, sample.size, stride=fields.stride("boundary"), background=pairs.background)
         pieces = split_pieces(painted.labels, connectivity=4)
         areas = np.bincount(pieces.ravel())[1:]
         owners = np.zeros(len(areas) + 1, np.int64)
@@ -200,17 +222,20 @@ class IRNet(Method):
             sources=["irnet:tags" if sample.tags is not None else "irnet:predicted tags"] * int(kept.sum()),
         )
 
-    def semantic(self, sample: Sample, fields: Fields) -> npt.NDArray[np.uint8]:
-        """(H, W) class ids from whole activations, 255 where in doubt between an object and the background."""
+    def semantic(self, sample: Sample, fields: Fields) -> npt.NDArray[Any]:
+        """(H, W) class ids from whole activations, 255 where in doubt between an object and the background.
+
+        uint8, or int32 where an id needs it.
+        """
         present = _present(fields)
         if not present:
             return np.zeros(sample.size, np.uint8)
         walked = self._walk(fields, present, None)
         least, doubt = self.config.pairs.background, self.config.doubt
-        painted = paint(walked.values, sample.size, stride=STRIDE, background=least)
-        found = np.concatenate([[0], np.array(present)[walked.classes]])[painted.labels].astype(np.uint8)
+        painted = paint(walked.values, sample.size, stride=fields.stride("boundary"), background=least)
+        found = np.concatenate([[0], np.array(present)[walked.classes]])[painted.labels]
         found[np.abs(painted.strength - least) < doubt] = UNKNOWN
-        return found
+        return found.astype(np.uint8 if max(present) < UNKNOWN else np.int32)
 
     def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
         """The activation of each class, the boundary and the displacement."""
@@ -258,14 +283,35 @@ class IRNet(Method):
             )
         return lines
 
-    def activation(self, sample: Sample, *, full: bool = True) -> tuple[npt.NDArray[np.float32], list[int]]:
-        """Class activation in 0..1, and the ids of its classes."""
-        config, model, classes = self.config, self.classifier, self.facts["classes"]
-        if model is None:
+    def present(self, sample: Sample) -> list[int]:
+        """Ids of the classes in an image: its tags, or what the classifier sees where that may say.
+
+        Raises:
+            RuntimeError: the method is neither fitted nor loaded.
+            ImageError: an image without tags, or with tags that the model never learned.
+        """
+        if self.classifier is None:
             raise RuntimeError(NO_MODEL)
-        threshold = config.tag_threshold if config.predict_tags else None
-        present = present_classes(sample, model, classes, threshold=threshold, max_pixels=config.classifier.max_pixels)
-        return class_activation(sample, model, classes, present, config.classifier, full=full), present
+        threshold = self.config.tag_threshold if self.config.predict_tags else None
+        most = self.config.classifier.max_pixels
+        return present_classes(sample, self.classifier, self.facts["classes"], threshold=threshold, max_pixels=most)
+
+    def activation(
+        self, sample: Sample, size: tuple[int, int] | None = None
+    ) -> tuple[npt.NDArray[np.float32], list[int]]:
+        """Class activation in 0..1, (K, h, w) on a grid of this size over the image, and the ids of its classes.
+
+        Every pixel where no size is given. Raises as :meth:`present`.
+        """
+        present = self.present(sample)
+        return self._activation(sample, present, sample.size if size is None else size), present
+
+    def _activation(self, sample: Sample, present: list[int], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        if self.classifier is None:
+            raise RuntimeError(NO_MODEL)
+        return class_activation(
+            sample, self.classifier, self.facts["classes"], present, self.config.classifier, size=size
+        )
 
     def _walk(self, fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None) -> Walked:
         pairs = self.config.pairs

@@ -5,9 +5,10 @@ As in IRNet (Ahn, Cho, Kwak, CVPR 2019, arXiv 1904.05044), whose released code i
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -135,9 +136,31 @@ def fit_classifier(
             "backbone": backbone,
             "images": len(dataset),
             "name": dataset.name,
+            "tags": tags_digest(dataset),
         },
     )
     return model, report
+
+
+def tagged_classes(dataset: Dataset) -> dict[int, str]:
+    """The classes that are a tag of an image, id to name, ascending."""
+    found = sorted({tag for sample in dataset for tag in sample.tags or ()})
+    return {i: dataset.classes.get(i, f"class {i}") for i in found}
+
+
+def tags_digest(dataset: Dataset) -> str:
+    """Differs where the images or their tags do."""
+    lines = [[sample.name, sorted(set(sample.tags or ()))] for sample in dataset]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Differs where the weights do, by a single bit."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
 
 
 def _loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -216,7 +239,7 @@ def class_activation(
     present: Sequence[int],
     config: ClassifierConfig,
     *,
-    full: bool,
+    size: tuple[int, int],
 ) -> npt.NDArray[np.float32]:
     """Class activation of an image, (K, h, w) for the K classes present, each in 0..1.
 
@@ -226,11 +249,10 @@ def class_activation(
         classes: ids in the order of its rows.
         present: ids wanted.
         config: scales and flip.
-        full: at every pixel; else at every fourth.
+        size: (h, w) of the grid over the image.
     """
-    rows: list[int] = [classes.index(class_id) for class_id in present]
+    rows = [classes.index(class_id) for class_id in present]
     cam = multi_scale_activation(
         model, sample.image, keep=rows, scales=config.scales, flip=config.flip, max_pixels=config.max_pixels
     )
-    found: npt.NDArray[Any] = cam.full if full else cam.strided
-    return normalise(found)
+    return normalise(cam.resized(size))
