@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 import pixelkin
-
-if TYPE_CHECKING:
-    from pixelkin.run.images import Failure
-    from pixelkin.run.labelling import RunSummary
+from pixelkin.cli_output import list_failures, print_result, show, table
 
 DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
@@ -124,8 +120,8 @@ def label(
         limit=limit,
         say=print,
     )
-    _show(summary)
-    _list_failures(summary.first_failures, summary.failed + summary.skipped, out)
+    show(summary)
+    list_failures(summary.first_failures, summary.failed + summary.skipped, out)
     raise typer.Exit(SOME_FAILED if summary.failed else DONE)
 
 
@@ -167,8 +163,70 @@ def fit(
     )
     print("this model was finished before" if summary.finished_before else f"fitted on {summary.images} images")
     print(f"use it: pixelkin label IMAGES --model {out} --out RUN")
-    _list_failures(summary.failures, len(summary.failures), out)
+    list_failures(summary.failures, len(summary.failures), out)
     raise typer.Exit(SOME_FAILED if summary.failures else DONE)
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or a COCO JSON.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The student's folder to write; an unfinished one continues.")],
+    images: Annotated[Path | None, typer.Option("--images", help="Where the images are, if they moved.")] = None,
+    backbone: Backbone = None,
+    budget: BudgetOption = None,
+    device: DeviceOption = Device.auto,
+    seed: Seed = 0,
+    settings: Settings = None,
+    limit: Limit = None,
+) -> None:
+    """Train a Mask R-CNN on the instances of RUN."""
+    summary = pixelkin.train_student(
+        run,
+        out=out,
+        images=images,
+        backbone=backbone,
+        budget=budget,
+        device=device.value,
+        seed=seed,
+        settings=_pairs(settings),
+        limit=limit,
+        say=print,
+    )
+    print("this student was finished before" if summary.finished_before else f"trained on {summary.images} images")
+    print(f"use it: pixelkin predict {out} IMAGES --out RUN")
+    list_failures(summary.failures, len(summary.failures), out)
+    raise typer.Exit(SOME_FAILED if summary.failures else DONE)
+
+
+@app.command()
+def predict(
+    student: Annotated[Path, typer.Argument(help="Folder that train wrote.", show_default=False)],
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write; an unfinished one continues.")],
+    device: DeviceOption = Device.auto,
+    settings: Settings = None,
+    limit: Limit = None,
+) -> None:
+    """Find the instances of every image of SOURCE with a student; writes a run as label does."""
+    summary = pixelkin.predict(
+        student, source, out=out, device=device.value, settings=_pairs(settings), limit=limit, say=print
+    )
+    show(summary)
+    list_failures(summary.first_failures, summary.failed + summary.skipped, out)
+    raise typer.Exit(SOME_FAILED if summary.failed else DONE)
+
+
+@app.command()
+def export(
+    student: Annotated[Path, typer.Argument(help="Folder that train wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.onnx", help="The file to write.")],
+    size: Annotated[str | None, typer.Option("--size", metavar="H,W", help="Height and width of its input.")] = None,
+) -> None:
+    """Write a student as ONNX, compared with the student on an image."""
+    report = pixelkin.export_student(student, out=out, size=None if size is None else _size(size))
+    gaps = ", ".join(f"{name} {gap:.2g}" for name, gap in report.differences.items())
+    print(f"wrote {report.path}: input 1x3x{report.size[0]}x{report.size[1]}, RGB in 0..1")
+    print(f"largest differences from the student over {report.detections} detections: {gaps}")
 
 
 @app.command()
@@ -183,7 +241,7 @@ def evaluate(
 ) -> None:
     """Score PRED against TRUTH."""
     result = pixelkin.evaluate(pred, truth, protocol=protocol.value)
-    _print_result(result)
+    print_result(result)
     if json_file is not None:
         import json
 
@@ -212,7 +270,7 @@ def methods() -> None:
         (info.name, " or ".join(info.supervision), info.summary, info.paper, info.licence)
         for info in pixelkin.list_methods()
     ]
-    _table(("method", "learns from", "what it does", "paper", "licence"), rows)
+    table(("method", "learns from", "what it does", "paper", "licence"), rows)
 
 
 @app.command()
@@ -222,7 +280,7 @@ def backbones() -> None:
         (info.name, info.licence, "yes" if info.offline else "downloads", f"{info.parameters / 1e6:.1f} M", info.note)
         for info in pixelkin.list_backbones()
     ]
-    _table(("backbone", "licence of the weights", "offline", "parameters", "note"), rows)
+    table(("backbone", "licence of the weights", "offline", "parameters", "note"), rows)
     print("Any other timm feature extractor, and hf-hub:OWNER/NAME, works too.")
 
 
@@ -235,8 +293,8 @@ def demo(
     from pixelkin.demo import run_demo
 
     summary = run_demo(out, method=method, say=print)
-    _show(summary)
-    _list_failures(summary.first_failures, summary.failed + summary.skipped, summary.folder)
+    show(summary)
+    list_failures(summary.first_failures, summary.failed + summary.skipped, summary.folder)
     raise typer.Exit(SOME_FAILED if summary.failed else DONE)
 
 
@@ -293,48 +351,9 @@ def _pairs(settings: list[str] | None, *, predict_tags: bool = False) -> dict[st
     return pairs
 
 
-def _show(summary: RunSummary) -> None:
-    counts = f"{summary.done} of {summary.images} images done"
-    counts += f" ({summary.continued} before)" if summary.continued else ""
-    counts += f", {summary.failed} failed" if summary.failed else ""
-    counts += f", {summary.skipped} skipped" if summary.skipped else ""
-    print(counts)
-    per_class = [f"{count} {summary.classes[i]}" for i, count in sorted(summary.per_class.items(), key=lambda c: -c[1])]
-    more = f" and {len(per_class) - 8} more" if len(per_class) > 8 else ""
-    print(f"{sum(summary.per_class.values())} instances" + (f": {', '.join(per_class[:8])}{more}" if per_class else ""))
-    if summary.alternatives:
-        print(f"and {summary.alternatives} alternatives where their division is in doubt, with scores under 0.5")
-    if summary.baselines:
-        beside = ", ".join(f"{count} by {name}" for name, count in summary.baselines.items())
-        print(f"baselines on the same semantic masks: {beside}")
-    print(f"look: {summary.folder / 'gallery.html'}")
-    print(f"use:  {summary.folder / 'instances.json'} (COCO)")
-
-
-def _list_failures(failures: list[Failure], count: int, folder: Path) -> None:
-    if not count:
-        return
-    for failure in failures:
-        named = failure.reason if failure.name in failure.reason else f"{failure.name}: {failure.reason}"
-        print(f"{failure.stage}: {named}", file=sys.stderr)
-    rest = f"{count - len(failures)} more; " if count > len(failures) else ""
-    print(f"{rest}all of them: {folder / 'errors.jsonl'}", file=sys.stderr)
-
-
-def _print_result(result: Any) -> None:
-    _table(result.columns, result.rows)
-    print(result.protocol_line)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width: keep every row on one line
-    console.print(table)
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--size {text}: write --size height,width, say --size 320,448") from None
+    return height, width

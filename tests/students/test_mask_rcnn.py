@@ -330,6 +330,10 @@ def test_examples_scale_boxes_and_weights() -> None:
     assert made["classes"].tolist() == [2]
     assert made["image"].shape == (3, 128, 128)
     assert made["masks"].min() == 255
+    areas = boxed((0, 0, 8, 8), (9, 9, 20, 20), labels=[CAT, DOG], scores=[8.0, 11.0])  # no probabilities
+    assert survey(Dataset([teacher(areas)]), 0.3)["mean_score"] == 1.0
+    alike = examples(Dataset([teacher(areas)]), mean_score=1.0)(np.random.default_rng(0))
+    assert alike["weights"].tolist() == [1.0, 1.0]
     same = examples(Dataset([teacher(instances)]), mean_score=0.0)(np.random.default_rng(0))
     assert same["weights"].tolist() == [1.0]
 

@@ -83,7 +83,7 @@ def _field_type(model: type[pydantic.BaseModel], name: str, key: str) -> Any:
 
 
 def _parse(annotation: Any, text: str) -> Any:
-    """The text as pydantic reads it: tuples and lists split at commas, ``none`` as None where allowed."""
+    """The text as pydantic reads it: lists split at commas, ``none`` as None where allowed, a choice as what it is."""
     options = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else ()
     if text.lower() == "none" and type(None) in options:
         return None
@@ -321,8 +321,11 @@ class Method(ABC):
             "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         }
         table = "\n".join(f"- **{key}**: {value}" for key, value in lines.items() if value)
-        licence = METHODS[self.name].licence if self.name in METHODS else "Apache-2.0"
+        info = METHODS.get(self.name)
+        licence = info.licence if info else "Apache-2.0"
         use = f"`pixelkin label IMAGES --method {self.name} --model FOLDER --out RUN`"
+        if info and info.student:
+            use = "`pixelkin predict FOLDER IMAGES --out RUN`"
         return (
             f"# {self.name} model\n\n{table}\n\nCode: {licence}. Weights follow the terms of the data.\n\nUse: {use}\n"
         )

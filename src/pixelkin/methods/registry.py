@@ -64,7 +64,7 @@ METHODS: dict[str, MethodInfo] = {
         MethodInfo(
             "mask_rcnn",
             "pixelkin.students.mask_rcnn:MaskRCNNStudent",
-            "student: learns from the instances of a run, for `pixelkin train` and `predict`",
+            "student: learns from the instances of a run, finds them in new images",
             ("instances",),
             "Mask R-CNN, arXiv 1703.06870",
             student=True,

@@ -149,7 +149,7 @@ def fit_into(folder: Path, dataset: Dataset, recipe: Recipe, *, say: Say) -> Fit
     failures: dict[str, Failure] = {}
     usable = dataset
     if kind.learns:
-        read = survey(dataset, track(dataset, "read"), kind.supervision)
+        read = survey(dataset, track(dataset, "read"), (*kind.supervision, *kind.uses))
         usable, failures = read.usable, read.failures
         if not any(sample.has(label) for sample in usable for label in kind.supervision):
             return Fitted(None, failures)

@@ -76,7 +76,7 @@ class MaskRCNNConfig(MethodConfig):
     min_score: float = pydantic.Field(default=0.3, ge=0, le=1)
     """Labels of lower score are not learned: where they are is unknown."""
     weights: bool = True
-    """Whether a label counts as much as its score, over the mean score of the labels, or all count the same."""
+    """Whether a label counts as much as its score, at most 1, over the mean score of the labels, or all count alike."""
     unknown: bool = True
     """Whether regions nobody vouches for are neither object nor background, or everything without a label is
     background."""
@@ -259,7 +259,7 @@ def survey(dataset: Dataset, min_score: float) -> dict[str, Any]:
         kept = instances[learnable(instances, min_score)]
         classes |= set(kept.labels.tolist())
         teachers.update(re.split("[:/]", str(source))[0] for source in kept.sources)
-        count, total = count + len(kept), total + float(kept.scores.sum())
+        count, total = count + len(kept), total + float(kept.scores.clip(max=1).sum())
     if not count:
         raise StudentError(
             f"no label of {dataset.name or 'the dataset'} has a score of at least {min_score:g}, the best has {best:g}:"

@@ -26,7 +26,7 @@ class Thing:
 
     Attributes:
         label: class id.
-        score: of the label.
+        score: of the label, at most 1: where scores are of another kind (areas, say), all count alike.
         y, x: of the window in the image.
         mask: the window, tight.
     """
@@ -110,7 +110,7 @@ def load_picture(sample: Sample, *, min_score: float, unknown: bool) -> Picture:
     for i in np.flatnonzero(kept).tolist():
         mask = instances.mask(i)
         region &= ~mask
-        thing = tight(int(instances.labels[i]), float(instances.scores[i]), mask)
+        thing = tight(int(instances.labels[i]), min(float(instances.scores[i]), 1.0), mask)
         if thing is not None:
             things.append(thing)
     doubtful = instances.boxes[instances.alternative] if unknown else np.zeros((0, 4))
