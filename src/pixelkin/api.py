@@ -224,6 +224,10 @@ def predict(
     model = Method.load(student, device="cpu")
     if not METHODS[model.name].student:
         raise ValueError(f"{student} is a model of {model.name}, not a student: use pixelkin label --model {student}")
+    fixed = sorted(set(settings or {}) - model.config_class.AFTER_FITTING)
+    if fixed:
+        free = ", ".join(sorted(model.config_class.AFTER_FITTING))
+        raise ValueError(f"{fixed[0]} was settled when the student was trained: predict has {free}")
     dataset = bare_images(open_dataset(source, limit=limit), model.classes)
     inputs = {"source": Path(source), "limit": limit}
     recipe = resolve(dataset, Path(out), inputs=inputs, settings=settings, model=student, device=device)

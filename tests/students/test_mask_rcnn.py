@@ -167,6 +167,13 @@ def test_vision_transformers_and_odd_shapes_run() -> None:
     assert wide.boxes[:, 3].max() <= 5
 
 
+def test_half_precision_runs(tmp_path: Path) -> None:
+    settings = {"training.iterations": "2", "channels": "16", "hidden": "16", "training.precision": "bf16"}
+    one = student(**settings)
+    one.fit(scenes(), out=tmp_path)
+    assert all(torch.isfinite(value).all() for value in one.state().values())
+
+
 def test_strides_that_do_not_double_are_refused() -> None:
     backbone = build_backbone(pretrained=False)
     backbone.strides = (4, 8, 32, 64, 128)

@@ -130,6 +130,8 @@ def test_wrong_calls_are_one_line(world: Path, tmp_path: Path, capsys: pytest.Ca
     assert "no such run" in error_of(["train", str(tmp_path / "none"), "--out", str(tmp_path / "o")], capsys)
     assert "no instances" in error_of(["train", str(world / "images"), "--out", str(tmp_path / "o")], capsys)
     assert "did you mean" in error_of(train(world, "--set", "min_scor=1", out="other"), capsys)
+    line = error_of(predict(world, "--set", "channels=8", out="other"), capsys)
+    assert "channels was settled when the student was trained: predict has detections, long_side, nms" in line
     line = error_of(
         ["predict", str(world / "run" / "model"), str(world / "images"), "--out", str(tmp_path / "o")], capsys
     )

@@ -44,6 +44,9 @@ class ConfigError(ValueError):
 class MethodConfig(pydantic.BaseModel):
     """Base of every method's settings: strict, so that a mistyped key or a value of the wrong type fails at once."""
 
+    AFTER_FITTING: ClassVar[frozenset[str]] = frozenset()
+    """Settings of a student that may still be changed when it predicts."""
+
     model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
 
     @classmethod

@@ -146,9 +146,9 @@ def pool(
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=1e-6).sqrt()
     level = (side / (ROI_CELLS * strides[0])).log2().floor().clamp(0, len(maps) - 1)
     rois = torch.cat([images[:, None].to(boxes), boxes], dim=1)
-    pooled = boxes.new_zeros((len(boxes), maps[0].shape[1], size, size), dtype=maps[0].dtype)
+    pooled = boxes.new_zeros((len(boxes), maps[0].shape[1], size, size))
     for i, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         mine = torch.nonzero(level == i).flatten()
-        part = roi_align(features, rois[mine].to(features), size, 1 / stride, samples, aligned=True)
+        part = roi_align(features.float(), rois[mine], size, 1 / stride, samples, aligned=True)
         pooled = pooled.index_copy(0, mine, part)
     return pooled

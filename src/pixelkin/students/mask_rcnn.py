@@ -35,6 +35,8 @@ SURE = 0.5
 class MaskRCNNConfig(MethodConfig):
     """Settings of :class:`MaskRCNNStudent`. The published ones are those of IRNet's final model (Detectron)."""
 
+    AFTER_FITTING: ClassVar[frozenset[str]] = frozenset({"score", "nms", "detections", "short_side", "long_side"})
+
     backbone: str = "efficientnet_lite0"
     """Any backbone that ``pixelkin backbones`` or timm knows; published: ResNet-50."""
     short_side: int = pydantic.Field(default=320, ge=32)
@@ -52,10 +54,10 @@ class MaskRCNNConfig(MethodConfig):
     proposals: int = pydantic.Field(default=500, ge=1)
     """Boxes an image has after suppression; published: 2000 to train, 1000 to predict."""
 
-    epochs: float = pydantic.Field(default=12.0, ge=0)
+    epochs: float = pydantic.Field(default=7.0, ge=0)
     """Passes over the images; published: 7. Training has at least ``training.iterations`` steps, however few images."""
     training: TrainingConfig = TrainingConfig(
-        iterations=1000,
+        iterations=750,
         batch_size=2,
         optimizer="adamw",
         learning_rate=3e-4,
