@@ -23,6 +23,7 @@ FLOORS = {
     "training": 3,
     "methods": 4,
     "students": 4,
+    "refinement": 5,
     "run": 5,
     "api": 6,
     "demo": 7,
