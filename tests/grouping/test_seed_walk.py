@@ -36,7 +36,7 @@ def test_equals_the_published_order_of_steps() -> None:
     seeds, boundary, groups = scene()
     size = (46, 58)
     walked = walk_seeds(seeds, boundary, groups=groups, normalisation="image")
-    owner = paint(walked.values, size, stride=4, background=0.25).labels
+    owner = paint(walked, size, stride=4, background=0.25).labels
     ours = np.concatenate([[0], 1 + 3 * walked.classes + walked.groups - 1])[owner]
     slow = slow_detections(seeds, boundary, groups, size, 0.25)
     assert len(np.unique(slow)) > 3
@@ -44,13 +44,53 @@ def test_equals_the_published_order_of_steps() -> None:
     assert (ours == slow).mean() > 0.98
 
 
-@pytest.mark.parametrize(("normalisation", "ones"), [("image", 1), ("class", 2), ("region", 6)])
-def test_normalisation_sets_the_largest_of_each_unit_to_one(normalisation: str, ones: int) -> None:
+def test_normalisation_sets_the_largest_of_each_unit_to_one() -> None:
     seeds, boundary, groups = scene()
     seeds[1] *= 0.1
-    walked = walk_seeds(seeds, boundary, groups=groups, normalisation=normalisation)  # type: ignore[arg-type]
-    assert np.isclose(walked.values.max(axis=(1, 2)), 1).sum() == ones
-    assert walked.values.max() <= 1
+    image, whole, region = (
+        walk_seeds(seeds, boundary, groups=groups, normalisation=how)  # type: ignore[arg-type]
+        for how in ("image", "class", "region")
+    )
+    assert np.isclose(image.values.max(axis=(1, 2)), 1).sum() == 1
+    assert np.allclose(region.values.max(axis=(1, 2)), 1)
+    for k in (0, 1):
+        assert whole.values[whole.classes == k].sum(axis=0).max() == pytest.approx(1)
+
+
+def test_a_background_that_walks_keeps_what_no_seed_reaches() -> None:
+    seeds, boundary, _ = scene()
+    ground = np.clip(1 - seeds.max(axis=0), 0, 1)
+    walked = walk_seeds(seeds, boundary, background=ground)
+    assert walked.background is not None
+    assert walked.background.max() == pytest.approx(1)
+    alone = random_walk(ground[None], boundary)[0]
+    assert np.allclose(walked.background, alone / alone.max(), atol=1e-5)
+    painted = paint(walked, (46, 58), stride=4, background=0.0)
+    fine = nn.functional.interpolate(
+        torch.from_numpy(np.concatenate([walked.background[None], walked.values]))[None],
+        scale_factor=4,
+        mode="bilinear",
+    )[0, :, :46, :58]
+    assert (painted.labels == fine.argmax(0).numpy()).mean() > 0.999
+    top = fine.sort(dim=0, descending=True).values.numpy()
+    assert np.allclose(painted.strength, top[0], atol=1e-4)
+    assert np.allclose(painted.margin, top[0] - top[1], atol=1e-4)
+
+
+def test_instances_share_what_their_class_wins() -> None:
+    seeds, boundary, groups = scene()
+    walked = walk_seeds(seeds, boundary, groups=groups)
+    whole = paint(walk_seeds(seeds, boundary), (46, 58), stride=4)
+    first = paint(walked, (46, 58), stride=4, class_first=True)
+    classes = np.concatenate([[0], walked.classes + 1])[first.labels]
+    assert (classes == whole.labels).mean() > 0.999
+    assert len(np.unique(first.labels)) > 4
+    fine = nn.functional.interpolate(torch.from_numpy(walked.values)[None], scale_factor=4, mode="bilinear")[0]
+    fine = fine[:, :46, :58].numpy()
+    for k in (0, 1):
+        mine, inside = np.flatnonzero(walked.classes == k), classes == k + 1
+        assert (first.labels[inside] == mine[fine[mine].argmax(axis=0)][inside] + 1).mean() > 0.999
+    assert ((paint(walked, (46, 58), stride=4).labels == 0) >= (first.labels == 0)).all()
 
 
 def test_a_weak_class_survives_only_with_a_normalisation_of_its_own() -> None:
@@ -60,7 +100,7 @@ def test_a_weak_class_survives_only_with_a_normalisation_of_its_own() -> None:
     boundary[:, 7:9] = 1
     for normalisation, classes in (("image", {0}), ("class", {0, 1})):
         walked = walk_seeds(seeds, boundary, normalisation=normalisation)  # type: ignore[arg-type]
-        owner = paint(walked.values, (32, 64), stride=4).labels
+        owner = paint(walked, (32, 64), stride=4).labels
         assert set(walked.classes[owner[owner > 0] - 1].tolist()) == classes
 
 
@@ -69,7 +109,7 @@ def test_seeds_stop_at_the_boundary() -> None:
     seeds[0, 3, 3] = 1
     boundary = np.zeros((8, 16), np.float32)
     boundary[:, 7] = 1
-    owner = paint(walk_seeds(seeds, boundary).values, (32, 64), stride=4).labels
+    owner = paint(walk_seeds(seeds, boundary), (32, 64), stride=4).labels
     assert (owner[:, :24] == 1).all()
     assert not owner[:, 36:].any()
 
@@ -79,7 +119,7 @@ def test_nothing_in_nothing_out() -> None:
     for seeds in (np.zeros((0, 4, 5), np.float32), np.zeros((3, 4, 5), np.float32)):
         walked = walk_seeds(seeds, boundary)
         assert len(walked.values) == 0
-        assert not paint(walked.values, (16, 20), stride=4).labels.any()
+        assert not paint(walked, (16, 20), stride=4).labels.any()
 
 
 def test_pixels_without_a_group_are_no_seed() -> None:

@@ -6,6 +6,7 @@ know where an object ends: where nothing is strong there is background.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,14 +27,16 @@ class Walked(NamedTuple):
     """Seeds after the walk, on the field's grid.
 
     Attributes:
-        values: (N, h, w), largest 1 in each unit of the normalisation; only seeds that reached anything.
-        classes: (N,) index of the seed map of each.
+        values: (N, h, w), at least 0, in units of the normalisation; only seeds that reached anything.
+        classes: (N,) index of the seed map of each, ascending.
         groups: (N,) number of the group it was cut to; 0 where there are no groups.
+        background: (h, w) in 0..1, or None where none walked.
     """
 
     values: FloatMap
     classes: npt.NDArray[np.int64]
     groups: npt.NDArray[np.int64]
+    background: FloatMap | None = None
 
 
 class Painted(NamedTuple):
@@ -41,11 +44,13 @@ class Painted(NamedTuple):
 
     Attributes:
         labels: (H, W) int32, 0 background, else 1 + its index.
-        strength: (H, W) float32, the largest walked value, also where the background won.
+        strength: (H, W) float32, the largest value there; the background's where it won.
+        margin: (H, W) float32, how far the largest value is above the next, of another class where classes go first.
     """
 
     labels: npt.NDArray[np.int32]
     strength: FloatMap
+    margin: FloatMap
 
 
 def walk_seeds(
@@ -53,6 +58,7 @@ def walk_seeds(
     boundary: FloatMap,
     *,
     groups: npt.NDArray[np.integer[Any]] | None = None,
+    background: FloatMap | None = None,
     normalisation: Normalisation = "class",
     beta: float = 10.0,
     radius: int = 5,
@@ -65,8 +71,9 @@ def walk_seeds(
         boundary: (h, w) probability in 0..1. Seeds are weighted by 1 - boundary first.
         groups: (h, w) instance of each field pixel, knowing no classes, 0 none; see
             :func:`~pixelkin.grouping.displacement.group_by_displacement`. None: seeds stay whole.
+        background: (h, w), at least 0: a seed of the background, which walks and is divided by its own largest value.
         normalisation: what is divided by its largest value: all together (``image``, as published), so that what is
-            weak in its image is lost; each class (``class``); or each seed (``region``).
+            weak in its image is lost; each class, its instances added up (``class``); or each seed (``region``).
         beta: exponent of the affinities; see :func:`~pixelkin.grouping.random_walk.random_walk`.
         radius: pixels closer than this are neighbours, in field pixels.
         steps: length of the walk.
@@ -81,53 +88,98 @@ def walk_seeds(
         raise ValueError(f"seeds are {seeds.shape}, the boundary {boundary.shape}: give (K, h, w) and (h, w)")
     if groups is not None and groups.shape != boundary.shape:
         raise ValueError(f"groups are {groups.shape}, the boundary {boundary.shape}: give both the same size")
-    if seeds.size and not float(seeds.min()) >= 0:
+    if background is not None and np.shape(background) != boundary.shape:
+        raise ValueError(f"the background is {np.shape(background)}, the boundary {boundary.shape}: give the same size")
+    if not all(float(np.min(part, initial=0)) >= 0 for part in (seeds, background) if part is not None):
         raise ValueError("seeds must be at least 0: clip them")
     start = seeds * (1 - boundary)
     pairs = _pairs(start, groups)
-    values = np.empty((len(pairs), *boundary.shape), np.float32)
+    cuts = [start[k] if groups is None else start[k] * (groups == group) for k, group in pairs]
+    if background is not None:
+        cuts.append(np.asarray(background, np.float32) * (1 - boundary))
+    values = np.zeros((len(cuts), *boundary.shape), np.float32)
     if len(pairs):
         way = Transition(torch.from_numpy(boundary), beta=beta, radius=radius)
-        for first in range(0, len(pairs), CHANNELS):
-            some = pairs[first : first + CHANNELS]
-            cut = [start[k] if groups is None else start[k] * (groups == group) for k, group in some]
-            values[first : first + CHANNELS] = way.walk(torch.from_numpy(np.stack(cut)), steps=steps).numpy()
-    peaks = values.max(axis=(1, 2), initial=0)
-    units = {"image": np.zeros(len(pairs), np.int64), "class": pairs[:, 0], "region": np.arange(len(pairs))}
-    highest = np.zeros(max(len(seeds), len(pairs), 1), np.float32)
-    np.maximum.at(highest, units[normalisation], peaks)
-    kept = peaks > 0
-    values = values[kept] / highest[units[normalisation][kept]][:, None, None]
-    return Walked(values, pairs[kept, 0], pairs[kept, 1])
+        for first in range(0, len(cuts), CHANNELS):
+            some = np.stack(cuts[first : first + CHANNELS])
+            values[first : first + CHANNELS] = way.walk(torch.from_numpy(some), steps=steps).numpy()
+    ground = None
+    if background is not None:
+        ground, values = values[-1], values[:-1]
+        ground = ground / max(float(ground.max()), 1e-12)
+    kept = values.max(axis=(1, 2), initial=0) > 0
+    values, pairs = values[kept], pairs[kept]
+    if normalisation == "class":
+        for k in np.unique(pairs[:, 0]):
+            mine = pairs[:, 0] == k
+            values[mine] /= values[mine].sum(axis=0).max()
+    elif len(values):
+        axes = (0, 1, 2) if normalisation == "image" else (1, 2)
+        values /= values.max(axis=axes, keepdims=True)
+    return Walked(values, pairs[:, 0], pairs[:, 1], ground)
 
 
-def paint(walked: FloatMap, size: tuple[int, int], *, stride: float, background: float = 0.25) -> Painted:
-    """Give each image pixel to the strongest seed, or to the background where none reaches its value.
+def paint(
+    walked: Walked, size: tuple[int, int], *, stride: float, background: float = 0.25, class_first: bool = False
+) -> Painted:
+    """Give each image pixel to the strongest seed, or to the background where none is above it.
 
     Args:
-        walked: (N, h, w) values from :func:`walk_seeds`.
+        walked: from :func:`walk_seeds`.
         size: (H, W) of the image.
         stride: image pixels per field pixel.
-        background: the background's value.
+        background: the background's value where none walked.
+        class_first: let the classes, their instances added up, compete for a pixel, then the instances of the winner.
+            Otherwise all compete at once, as published: then a pixel between two instances, which share the seeds
+            around it, goes to the background more easily than one inside.
 
     Raises:
         ValueError: a field that does not cover the image at this stride.
     """
-    rows, columns = (Axis.of(n, side, stride) for n, side in zip(walked.shape[1:], size, strict=True))
-    labels, strength = np.zeros(size, np.int32), np.zeros(size, np.float32)
-    for number, values in enumerate(walked, start=1):
-        # Bilinear values are nowhere above those around them, so the rest of the image cannot matter.
-        strong = values > 0
-        ys, xs = np.flatnonzero(strong.any(axis=1)), np.flatnonzero(strong.any(axis=0))
-        if not len(ys):
-            continue
-        place = rows.span(slice(ys[0], ys[-1] + 1)), columns.span(slice(xs[0], xs[-1] + 1))
-        fine = interpolate(values, rows.places[place[0]], columns.places[place[1]])
-        better = fine > strength[place]
-        strength[place][better] = fine[better]
-        labels[place][better] = number
-    labels[strength <= background] = 0
-    return Painted(labels, strength)
+    rows, columns = (Axis.of(n, side, stride) for n, side in zip(walked.values.shape[1:], size, strict=True))
+    grid = _Grid(rows, columns)
+    level = np.full(size, background, np.float32) if walked.background is None else grid.whole(walked.background)
+    if not class_first:
+        return grid.compete(enumerate(walked.values, start=1), level)
+    classes = np.unique(walked.classes)
+    members = {k: np.flatnonzero(walked.classes == k) for k in classes}
+    won = grid.compete(((k + 1, walked.values[members[k]].sum(axis=0)) for k in classes), level)
+    labels = np.zeros(size, np.int32)
+    for k, mine in members.items():
+        inside = won.labels == k + 1
+        if len(mine) == 1:
+            labels[inside] = mine[0] + 1
+        elif inside.any():
+            among = grid.compete(((i + 1, walked.values[i]) for i in mine), np.full(size, -1, np.float32))
+            labels[inside] = np.where(among.labels > 0, among.labels, mine[0] + 1)[inside]
+    return won._replace(labels=labels)
+
+
+class _Grid(NamedTuple):
+    """A field's grid over an image."""
+
+    rows: Axis
+    columns: Axis
+
+    def whole(self, values: FloatMap) -> FloatMap:
+        """(H, W) bilinear values of a field."""
+        return interpolate(values, self.rows.places, self.columns.places)
+
+    def compete(self, fields: Iterable[tuple[int, FloatMap]], level: FloatMap) -> Painted:
+        """The number of the largest of the (number, values) fields at each pixel, 0 where none is above the level."""
+        strength, labels, second = level.copy(), np.zeros(level.shape, np.int32), np.zeros(level.shape, np.float32)
+        for number, values in fields:
+            # Bilinear values are 0 beyond the neighbours of those that are not, so the rest of the image cannot matter.
+            ys, xs = np.flatnonzero(values.any(axis=1)), np.flatnonzero(values.any(axis=0))
+            if not len(ys):
+                continue
+            place = self.rows.span(slice(ys[0], ys[-1] + 1)), self.columns.span(slice(xs[0], xs[-1] + 1))
+            fine = interpolate(values, self.rows.places[place[0]], self.columns.places[place[1]])
+            best, better = strength[place], fine > strength[place]
+            second[place] = np.where(better, best, np.maximum(second[place], fine))
+            best[better] = fine[better]
+            labels[place][better] = number
+        return Painted(labels, strength, strength - np.maximum(second, 0))
 
 
 def _pairs(start: FloatMap, groups: npt.NDArray[np.integer[Any]] | None) -> npt.NDArray[np.int64]:

@@ -15,7 +15,7 @@ from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.grouping.displacement import group_by_displacement
 from pixelkin.grouping.pieces import split_pieces
-from pixelkin.grouping.seed_walk import Normalisation, Walked, paint, walk_seeds
+from pixelkin.grouping.seed_walk import Normalisation, Painted, Walked, paint, walk_seeds
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
 from pixelkin.methods.regions import RegionConfig, check_refinement, with_regions
 from pixelkin.methods.siseg_pairs import PairConfig, PairRecipe
@@ -47,6 +47,9 @@ SHARE = 0.4
 CAM = "cam/"
 """Name of a class's activation among the fields, before its id."""
 
+USUAL_SHARE = 0.1
+"""The side, as a share of the image's, of the square at which the size of an instance halves its score."""
+
 NO_MODEL = "irnet has no model yet: call fit or load first"
 
 LARGEST_ID = 2**16 - 1
@@ -62,6 +65,7 @@ class IRNetConfig(MethodConfig):
     regions: RegionConfig = RegionConfig()
     pairs: PairConfig = PairConfig(
         background=0.25,
+        beta=20.0,
         centring="image",
         offsets=32,
         training=TrainingConfig(iterations=300, batch_size=8, learning_rate=3e-3, warmup=20),
@@ -73,13 +77,21 @@ class IRNetConfig(MethodConfig):
     """Least probability of a predicted tag."""
     use_displacement: bool = True
     """Off: the pieces of a class are its instances (the paper's ablation)."""
+    background: Literal["walked", "constant"] = "walked"
+    """What an object must beat: ``constant`` is the value ``pairs.background`` everywhere, as published; ``walked``
+    lets the background walk as a class does, from seeds where no class activates."""
+    background_power: float = pydantic.Field(default=6.0, gt=0)
+    """The background's seeds are 1 - the largest activation, to this power."""
+    class_first: bool = True
+    """Decide the class of a pixel before its instance; off: both at once, as published."""
     normalisation: Normalisation = "class"
     """What is divided by its largest value after the walk: ``image`` all classes and instances together, as published;
     ``class`` each class; ``region`` each instance."""
-    score: Literal["peak", "mean"] = "mean"
-    """Largest walked value of an instance, as published, or the mean, lower for small ones."""
+    score: Literal["margin", "peak"] = "margin"
+    """``peak``: largest walked value of an instance, as published; ``margin``: how far its values are above those of
+    the next class on average, lower for small ones."""
     doubt: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Pixels whose strongest value is less than this away from ``pairs.background`` are unknown in the semantic map."""
+    """Pixels whose strongest value is less than this above the next are unknown in the semantic map."""
 
 
 class IRNet(Method):
@@ -208,7 +220,7 @@ class IRNet(Method):
             group_by_displacement(fields["displacement"], weak=pairs.weak) if self.config.use_displacement else None
         )
         walked = self._walk(fields, present, groups)
-        painted = paint(walked.values, sample.size, stride=fields.stride("boundary"), background=pairs.background)
+        painted = self._paint(walked, fields, class_first=self.config.class_first)
         pieces = split_pieces(painted.labels, connectivity=4)
         areas = np.bincount(pieces.ravel())[1:]
         owners = np.zeros(len(areas) + 1, np.int64)
@@ -218,7 +230,7 @@ class IRNet(Method):
         return Instances.from_label_map(
             renumber[pieces],
             labels=np.array(present)[walked.classes[owners[1:] - 1]][kept],
-            scores=self._scores(pieces, areas, painted.strength)[kept],
+            scores=self._scores(pieces, areas, painted)[kept],
             sources=["irnet:tags" if sample.tags is not None else "irnet:predicted tags"] * int(kept.sum()),
         )
 
@@ -231,10 +243,9 @@ class IRNet(Method):
         if not present:
             return np.zeros(sample.size, np.uint8)
         walked = self._walk(fields, present, None)
-        least, doubt = self.config.pairs.background, self.config.doubt
-        painted = paint(walked.values, sample.size, stride=fields.stride("boundary"), background=least)
+        painted = self._paint(walked, fields, class_first=False)
         found = np.concatenate([[0], np.array(present)[walked.classes]])[painted.labels]
-        found[np.abs(painted.strength - least) < doubt] = UNKNOWN
+        found[painted.margin < self.config.doubt] = UNKNOWN
         return found.astype(np.uint8 if max(present) < UNKNOWN else np.int32)
 
     def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
@@ -314,28 +325,35 @@ class IRNet(Method):
         )
 
     def _walk(self, fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None) -> Walked:
-        pairs = self.config.pairs
+        pairs, cam = self.config.pairs, np.stack([fields[f"{CAM}{class_id}"] for class_id in present])
+        walks = self.config.background == "walked"
         return walk_seeds(
-            np.stack([fields[f"{CAM}{class_id}"] for class_id in present]),
+            cam,
             fields["boundary"],
             groups=groups,
+            background=np.clip(1 - cam.max(axis=0), 0, 1) ** self.config.background_power if walks else None,
             normalisation=self.config.normalisation,
             beta=pairs.beta,
             radius=pairs.walk_radius,
             steps=pairs.steps,
         )
 
+    def _paint(self, walked: Walked, fields: Fields, *, class_first: bool) -> Painted:
+        least = self.config.pairs.background
+        stride = fields.stride("boundary")
+        return paint(walked, fields.size, stride=stride, background=least, class_first=class_first)
+
     def _scores(
-        self, pieces: npt.NDArray[np.int32], areas: npt.NDArray[np.int64], strength: npt.NDArray[np.float32]
+        self, pieces: npt.NDArray[np.int32], areas: npt.NDArray[np.int64], painted: Painted
     ) -> npt.NDArray[np.float64]:
         """(N,) in 0..1, a score for each piece."""
         if self.config.score == "peak":
             peaks = np.zeros(len(areas) + 1)
-            np.maximum.at(peaks, pieces.ravel(), strength.ravel())
-            return peaks[1:]
-        means = np.bincount(pieces.ravel(), strength.ravel(), minlength=len(areas) + 1)[1:] / np.maximum(areas, 1)
-        side = np.sqrt(areas)
-        return np.asarray(means * side / (side + np.sqrt(pieces.size) / 10))
+            np.maximum.at(peaks, pieces.ravel(), painted.strength.ravel())
+            return np.minimum(peaks[1:], 1)
+        total = np.bincount(pieces.ravel(), painted.margin.ravel(), minlength=len(areas) + 1)[1:]
+        side, usual = np.sqrt(areas), np.sqrt(pieces.size) * USUAL_SHARE
+        return np.asarray(np.clip(total / np.maximum(areas, 1), 1e-4, 1) * side / (side + usual))
 
     def _recipe(self, *, pretrained: bool = False) -> PairRecipe:
         return PairRecipe(self.config.pairs, "paper", self.config.backbone, pretrained=pretrained)
