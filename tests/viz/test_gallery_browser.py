@@ -136,6 +136,35 @@ def test_the_detail_view_by_keyboard(browser: Browser, gallery: Path) -> None:
     assert browser.run("document.activeElement.title") == sorted(IMAGES)[0]
 
 
+def test_all_pictures_side_by_side(browser: Browser, gallery: Path) -> None:
+    captions = "[...document.querySelectorAll('#sheet figcaption')].map(c => c.textContent)"
+    drawn = "[...document.querySelectorAll('#sheet .cell')].map(c => c.querySelectorAll('path').length)"
+    browser.open(gallery, "open=b2")
+    assert browser.run("document.getElementById('sheet').hidden") is True
+    browser.press("a")
+    assert browser.run(captions) == ["Image", "Boundary", "Masks"]
+    assert browser.run(drawn) == [0, 0, 3]
+    assert browser.run("document.getElementById('stage').hidden") is True
+    browser.wait("[...document.querySelectorAll('#sheet img')].every(i => i.naturalWidth > 0)")
+    boxes = browser.run("[...document.querySelectorAll('#sheet .cell')].map(c => [c.clientWidth, c.clientHeight])")
+    assert all(width > 200 and abs(width / height - 80 / 60) < 0.02 for width, height in boxes)
+    assert browser.run("document.getElementById('sheet').scrollHeight <= document.getElementById('sheet').clientHeight")
+    browser.press("m")
+    assert browser.run(drawn) == [0, 0, 0]
+    browser.press("m")
+    browser.press("ArrowRight")  # stays side by side from image to image
+    assert browser.run("document.getElementById('detail-name').textContent") == "b10"
+    assert browser.run(drawn) == [0, 0, 1]
+    assert "view=all" in browser.run("location.hash")
+    browser.run("document.querySelectorAll('#sheet button')[1].click()")
+    assert browser.run("document.querySelector('#tabs [aria-pressed=true]').textContent") == "Boundary"
+    assert browser.run("document.getElementById('stage').hidden") is False
+    assert "view" not in browser.run("location.hash")
+    browser.open(gallery, "open=b2&view=all")
+    assert browser.run(captions) == ["Image", "Boundary", "Masks"]
+    assert browser.run("document.querySelector('#sheet .cell').clientWidth") == boxes[0][0]
+
+
 def test_an_address_opens_a_picture_with_its_filter(browser: Browser, gallery: Path) -> None:
     browser.open(gallery, "open=b2&score=0.5")
     assert browser.run(OPEN) is True

@@ -39,7 +39,7 @@
   const steps = 200;
   const scoreAt = (step) => least + ((most - least) * step) / steps;
   const stepOf = (score) => Math.round(((score - least) / (most - least)) * steps);
-  const state = { classes: new Set(), low: 0, high: steps, query: "", sort: "name", tint: "instance", masks: true, open: null };
+  const state = { classes: new Set(), low: 0, high: steps, query: "", sort: "name", tint: "instance", masks: true, open: null, sheet: false };
 
   function readAddress() {
     const asked = new URLSearchParams(location.hash.slice(1));
@@ -59,6 +59,7 @@
     state.tint = choice("tint");
     state.masks = asked.get("masks") !== "off";
     state.open = asked.get("open");
+    state.sheet = asked.get("view") === "all";
   }
 
   function writeAddress() {
@@ -72,6 +73,7 @@
     put("tint", state.tint, "instance");
     put("masks", state.masks ? "" : "off", "");
     if (state.open !== null) parts.set("open", state.open);
+    if (state.open !== null && state.sheet) parts.set("view", "all");
     history.replaceState(null, "", "#" + parts);
   }
 
@@ -243,10 +245,15 @@
     const pictures = [{ caption: "Image", picture: entry.picture }, ...entry.pictures];
     tab = Math.min(tab, pictures.length - 1);
     if (fresh) {
-      $("tabs").replaceChildren(...(pictures.length < 2 ? [] : pictures.map(({ caption }, k) =>
-        make("button", { type: "button", textContent: caption, title: `${caption} (${k + 1})`, onclick: () => { tab = k; showDetail(); } }))));
+      const choose = (k) => { state.sheet = k === pictures.length; tab = state.sheet ? tab : k; showDetail(); writeAddress(); };
+      const tabs = [...pictures.map(({ caption }, k) => [caption, k + 1]), ["Side by side", "a"]];
+      $("tabs").replaceChildren(...(pictures.length < 2 ? [] : tabs.map(([caption, key], k) =>
+        make("button", { type: "button", textContent: caption, title: `${caption} (${key})`, onclick: () => choose(k) }))));
     }
-    [...$("tabs").children].forEach((button, k) => button.setAttribute("aria-pressed", k === tab));
+    const together = state.sheet && pictures.length > 1;
+    [...$("tabs").children].forEach((button, k) => button.setAttribute("aria-pressed", k === (together ? pictures.length : tab)));
+    $("stage").hidden = together;
+    $("sheet").hidden = !together;
     const large = $("large");
     large.onload = () => large.classList.toggle("grainy", tab > 0 && large.naturalWidth < 200);
     large.src = pictures[tab].picture;
@@ -265,11 +272,13 @@
     const order = [...entry.shown].sort((a, b) => (entry.scores[b] ?? -1) - (entry.scores[a] ?? -1));
     $("rows").replaceChildren(...order.map((i) => rowOf(entry, i)));
     drawOutlines(entry);
-    highlight(entry.shown.includes(lit) ? lit : null);
     if (!dialog.open) {
       dialog.showModal();
       dialog.focus();
     }
+    if (together) drawSheet(entry, pictures); // only an open dialog has a size
+    else $("sheet").replaceChildren();
+    highlight(entry.shown.includes(lit) ? lit : null);
     if (fresh) dialog.querySelector(".list-side .scroll").scrollTop = 0;
   }
 
@@ -287,6 +296,32 @@
 
   // a source such as "siseg/crowding:semantic" may break after its signs
   const sourceWords = (source) => (source || "–").split(/(?<=[/:])/).flatMap((word, k) => (k ? [make("wbr"), word] : [word]));
+
+  // every picture at once, the masks last, in the rows that leave them largest
+  function drawSheet(entry, pictures) {
+    const cells = pictures.map(({ caption, picture }, k) => {
+      const image = make("img", { alt: caption, src: picture });
+      image.onload = () => image.classList.toggle("grainy", k > 0 && image.naturalWidth < 200);
+      return [caption, k, image];
+    });
+    const masks = $("outlines").cloneNode(true);
+    masks.removeAttribute("id");
+    masks.classList.remove("bare");
+    for (const rim of masks.querySelectorAll(".rim")) rim.remove();
+    cells.push(["Masks", 0, make("img", { alt: "Masks", src: entry.picture }), ...(state.masks ? [masks] : [])]);
+    const ratio = entry.grid[1] / entry.grid[0], caption = 22, gap = 10;
+    const [width, height] = [$("sheet").clientWidth, $("sheet").clientHeight];
+    const side = (columns) => {
+      const rows = Math.ceil(cells.length / columns);
+      return Math.min((width - gap * (columns - 1)) / columns, ((height - gap * (rows - 1)) / rows - caption) / ratio);
+    };
+    const columns = cells.map((_, k) => k + 1).reduce((best, c) => (side(c) > side(best) + 1 ? c : best), 1), wide = Math.max(side(columns), 40);
+    $("sheet").style.gridTemplateColumns = `repeat(${columns}, ${wide}px)`;
+    $("sheet").style.gridAutoRows = `${wide * ratio + caption}px`;
+    $("sheet").replaceChildren(...cells.map(([caption, k, ...inside]) =>
+      make("button", { type: "button", title: caption, onclick: () => $("tabs").children[k].click() },
+        make("figure", {}, make("figcaption", { textContent: caption }), make("div", { className: "cell" }, ...inside)))));
+  }
 
   function drawOutlines(entry) {
     const svg = $("outlines"), space = "http://www.w3.org/2000/svg";
@@ -311,7 +346,7 @@
 
   function highlight(instance, scroll = false) {
     lit = instance;
-    $("outlines").classList.toggle("one", instance !== null);
+    for (const svg of dialog.querySelectorAll("svg")) svg.classList.toggle("one", instance !== null);
     for (const element of dialog.querySelectorAll("[data-instance]")) {
       const on = Number(element.dataset.instance) === instance;
       element.classList.toggle("lit", on);
@@ -372,6 +407,7 @@
       return true;
     }
     if (key === "m") return change({ masks: !state.masks }), true;
+    if (key === "a" && $("tabs").lastElementChild) return $("tabs").lastElementChild.click(), true;
     if (key >= "1" && key <= "9" && $("tabs").children[key - 1]) return $("tabs").children[key - 1].click(), true;
     return false;
   }
