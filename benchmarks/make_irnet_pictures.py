@@ -1,0 +1,111 @@
+"""The pictures of docs/irnet.md, made from photos and a fitted model by the code they explain.
+
+    python benchmarks/make_irnet_pictures.py VOC MODEL [--out docs/images] [--images 000032,000063]
+
+Without --images: photos of two or more tags among those of ImageSets/Segmentation/train.txt. Nothing is fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from make_siseg_pictures import save
+from pixelkin.data import Dataset, Sample
+from pixelkin.formats import open_dataset
+from pixelkin.grouping.displacement import group_by_displacement
+from pixelkin.methods.base import Method
+from pixelkin.methods.irnet import CAM, IRNet
+from pixelkin.methods.regions import regions_of
+from pixelkin.viz import boundary_picture, flow_wheel, heatmap, overlay, panel, semantic_picture
+from pixelkin.viz.colors import instance_color
+
+RGB = npt.NDArray[np.uint8]
+TASKS = 3
+"""Photos of the first picture."""
+
+
+def task(method: IRNet, samples: list[Sample]) -> RGB:
+    """What goes in, a photo and its tags, and the two things that come out."""
+    tiles: list[tuple[str, RGB]] = []
+    for sample in samples:
+        fields = method.fields(sample)
+        found = method.group(fields, sample)
+        tags = ", ".join(method.classes[tag] for tag in sample.tags or ())
+        tiles.append((f"tags: {tags}", sample.image))
+        tiles.append(("classes", semantic_picture(method.semantic(sample, fields), image=sample.image)))
+        tiles.append((f"instances: {len(found)}", overlay(sample.image, found)))
+    return panel(tiles, height=190, columns=3)
+
+
+def stages(method: IRNet, sample: Sample) -> RGB:
+    """The way from the tags of one photo to its instances."""
+    fields = method.fields(sample)
+    image = sample.image
+    tiles: list[tuple[str, RGB]] = [("the photo", image)]
+    for name in fields.maps:
+        if name.startswith(CAM):
+            class_id = int(name.removeprefix(CAM))
+            shown = heatmap(fields[name], image=image, low=0, high=1)
+            tiles.append((f"1 activation: {method.classes[class_id]}", shown))
+    sure = regions_of(sample, method.activation, method.config.regions)
+    tiles.append(("2 what is sure (white: unknown)", _regions(sure)))
+    tiles.append(("3 boundary", boundary_picture(fields["boundary"])))
+    tiles.append(("3 displacement", flow_wheel(fields["displacement"])))
+    groups = group_by_displacement(fields["displacement"], weak=method.config.pairs.weak)
+    tiles.append(("4 where it leads", _groups(groups)))
+    tiles.append(("5 classes", semantic_picture(method.semantic(sample, fields), image=image)))
+    tiles.append(("5 instances", overlay(image, method.group(fields, sample))))
+    return panel(tiles, height=170, columns=-(-len(tiles) // 3))
+
+
+def _regions(labels: npt.NDArray[Any]) -> RGB:
+    shown = semantic_picture(labels)
+    shown[labels == 255] = 235
+    return shown
+
+
+def _groups(groups: npt.NDArray[np.int32]) -> RGB:
+    """Every group in a colour of its own."""
+    colours = np.array([instance_color(int(i)) for i in range(int(groups.max(initial=0)) + 1)], np.uint8)
+    side = groups.shape[1] * 4, groups.shape[0] * 4
+    return np.asarray(cv2.resize(colours[groups], side, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def chosen(voc: Path, names: str | None) -> Dataset:
+    """The photos to show, with their tags."""
+    tagged = open_dataset(voc, tags="xml")
+    if names is not None:
+        wanted = names.split(",")
+    else:
+        wanted = [sample.name for sample in open_dataset(voc).with_label("instances")]
+        wanted = [s.name for s in tagged if s.name in set(wanted) and len(s.tags or ()) > 1]
+    found = tagged.filter(lambda sample: sample.name in wanted)
+    if not len(found):
+        raise SystemExit(f"{voc}: none of these photos: name some with --images")
+    return found
+
+
+def main() -> None:
+    """Write the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("voc", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--images", help="names, with commas; the first also shows the stages")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    options = parser.parse_args()
+    method = Method.load(options.model)
+    if not isinstance(method, IRNet):
+        raise SystemExit(f"{options.model} is a model of {method.name}: give one of irnet")
+    samples = list(chosen(options.voc, options.images))[:TASKS]
+    save(options.out / "irnet_task.png", task(method, samples))
+    save(options.out / "irnet_stages.png", stages(method, samples[0]))
+
+
+if __name__ == "__main__":
+    main()
