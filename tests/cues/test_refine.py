@@ -132,7 +132,6 @@ def test_large_images_are_refined_smaller():
     found = pixel_affinity(labels, image, 2, max_pixels=60 * 80 // 4, dilations=(1, 2, 4, 8))
     assert found.shape == labels.shape
     assert iou(found == 1, disc) > 0.85
-    assert np.array_equal(found[::2, ::2], found[1::2, 1::2])
 
 
 def test_without_the_extra_the_mend_is_named(monkeypatch):
