@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from timm.data import ImageNetInfo
+from timm.data.imagenet_info import ImageNetInfo
+
+IMAGENET_CLASSES = 1000
 
 _RANGES: dict[str, tuple[range, ...]] = {
     "bird": (range(7, 25), range(80, 101), range(127, 147)),
@@ -75,7 +77,7 @@ def _endings() -> dict[str, list[int]]:
     """The last words of every name of every class, written together, to the classes."""
     found: dict[str, list[int]] = {}
     info = ImageNetInfo()
-    for index in range(info.num_classes()):
+    for index in range(IMAGENET_CLASSES):
         names = info.index_to_description(index).split(",")
         words = (re.findall(r"[^\W_]+", each.lower()) for each in names)
         for ending in {"".join(each[i:]) for each in words for i in range(len(each))}:
