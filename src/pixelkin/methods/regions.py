@@ -37,7 +37,7 @@ STAMP = "made_with.json"
 class RegionConfig(MethodConfig):
     """Settings of the confident regions."""
 
-    foreground: float = pydantic.Field(default=0.30, gt=0, lt=1)
+    foreground: float = pydantic.Field(default=0.35, gt=0, lt=1)
     """Activation from which a pixel surely is of its class."""
     background: float = pydantic.Field(default=0.05, ge=0, lt=1)
     """Activation up to which a pixel surely is background."""

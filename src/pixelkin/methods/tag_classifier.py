@@ -51,7 +51,9 @@ class ClassifierConfig(MethodConfig):
     """Side of a training crop; 512 as published, too much for a CPU."""
     long_side: tuple[int, int] = (256, 448)
     """Least and greatest random length of a training image's long side; 320 and 640 as published."""
-    training: TrainingConfig = TrainingConfig(iterations=300, batch_size=16, learning_rate=1e-4, warmup=20)
+    epochs: float = pydantic.Field(default=5.0, ge=0)
+    """Passes over the images; published: 5. Training has at least ``training.iterations`` steps, however few images."""
+    training: TrainingConfig = TrainingConfig(iterations=100, batch_size=16, learning_rate=1e-4, warmup=10)
     """:data:`PUBLISHED_TRAINING` is what the paper's code does."""
     scales: tuple[float, ...] = (1.0, 0.5, 1.5)
     """Of the image, for the activation; the published 2.0 besides would double the time."""
@@ -122,13 +124,15 @@ def fit_classifier(
         model = build_classifier(config, list(classes), backbone, pretrained=True)
     if config.imagenet_seed and not isinstance(model.embedding, torch.nn.Identity):
         model.seed_from_imagenet(classes)
+    training = config.training.lasting(config.epochs, len(dataset))
     report = train(
         model,
         TagExamples(config, dataset, list(classes)),
         _loss,
-        config.training.model_copy(update={"seed": seed}),
+        training.model_copy(update={"seed": seed}),
         out=out,
         budget=budget,
+        most_steps=training.iterations,
         device=device,
         groups=model.parameter_groups(config.head_rate),
         identity={

@@ -148,12 +148,11 @@ class MaskRCNNStudent(Method):
             min_score=config.min_score,
             unknown=config.unknown,
         )
-        steps = max(config.training.iterations, math.ceil(config.epochs * len(dataset) / config.training.batch_size))
         report = train(
             network,
             example,
             functools.partial(_loss, sampling=Sampling(anchors=config.anchors, boxes=config.boxes)),
-            config.training.model_copy(update={"seed": seed, "iterations": steps}),
+            config.training.lasting(config.epochs, len(dataset)).model_copy(update={"seed": seed}),
             out=Path(out),
             budget=budget,
             device=self.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import pydantic
@@ -49,6 +50,12 @@ class TrainingConfig(pydantic.BaseModel):
     checkpoint_every: float = pydantic.Field(default=60.0, gt=0)
     log_every: int = pydantic.Field(default=50, ge=1)
     seed: int = pydantic.Field(default=0, ge=0)
+
+    def lasting(self, epochs: float, images: int) -> TrainingConfig:
+        """The same for so many passes over the images, but with no fewer steps than ``iterations``."""
+        return self.model_copy(
+            update={"iterations": max(self.iterations, math.ceil(epochs * images / self.batch_size))}
+        )
 
 
 WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every", "log_every"})

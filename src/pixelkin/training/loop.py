@@ -64,6 +64,7 @@ def train(
     device: str | torch.device = "auto",
     groups: Iterable[Mapping[str, Any]] | None = None,
     identity: Mapping[str, Any] | None = None,
+    most_steps: int | None = None,
     collate: Collate = collate,
 ) -> TrainingReport:
     """Train a model, or go on with the training that was begun in ``out``.
@@ -92,6 +93,8 @@ def train(
             A training is only continued with the same, as with the same ``config``.
         collate: makes a batch of the examples of a step, for examples of unequal shapes. Default: stacks them.
 
+        most_steps: where a time budget would allow more, the training ends after so many steps all the same.
+
     Raises:
         NonFiniteLoss: the loss became infinite or not a number; the message names the step.
         CheckpointError: ``out`` holds a training with other settings or of another model, or cannot be read.
@@ -107,7 +110,7 @@ def train(
         config, budget = config.model_copy(update={"iterations": budget.iterations}), None
     out.mkdir(parents=True, exist_ok=True)
     seconds = None if budget is None else budget.seconds
-    training = _Training(model.to(team.device), loss, config, out, seconds, team, groups, identity or {})
+    training = _Training(model.to(team.device), loss, config, out, seconds, most_steps, team, groups, identity or {})
     with reproducible(team.device):
         if not training.restore():
             training.run(example, collate)
@@ -125,12 +128,14 @@ class _Training:
         config: TrainingConfig,
         out: Path,
         seconds: float | None,
+        most_steps: int | None,
         team: Team,
         groups: Iterable[Mapping[str, Any]] | None,
         identity: Mapping[str, Any],
     ) -> None:
         self.model, self.loss, self.config, self.out, self.limit, self.team = model, loss, config, out, seconds, team
         self.identity = identity
+        self.most_steps = most_steps if seconds is not None else None
         # Looking at a loss halts a GPU: alone, it is done only when logging or saving.
         self.looks_every_step = team.size > 1 or team.device.type == "cpu"
         self.optimizer = build_optimizer(model, config, groups)
@@ -151,6 +156,8 @@ class _Training:
         """What a checkpoint must agree with, as JSON keeps it."""
         settings = self.config.model_dump(exclude={*WITHOUT_EFFECT, "iterations"})
         limit = {"seconds": self.limit} if self.limit is not None else {"iterations": self.config.iterations}
+        if self.most_steps is not None:
+            limit["most_steps"] = self.most_steps
         groups: list[dict[str, Any]] = []
         for group in self.optimizer.param_groups:
             kept: dict[str, Any] = {key: group[key] for key in GROUP_SETTINGS if key in group}
@@ -160,7 +167,9 @@ class _Training:
     @property
     def progress(self) -> float:
         """The share that is done, 0 to 1."""
-        return self.elapsed / self.limit if self.limit is not None else self.step / self.config.iterations
+        if self.limit is None:
+            return self.step / self.config.iterations
+        return max(self.elapsed / self.limit, self.step / self.most_steps if self.most_steps else 0.0)
 
     def restore(self) -> bool:
         """Load the last checkpoint, or share the main process's first weights; whether nothing is left to do."""
@@ -230,7 +239,8 @@ class _Training:
         """Whether another step, of the usual seconds, is more than was asked for; one step is always made."""
         if self.limit is None:
             return self.step >= self.config.iterations
-        return self.step > 0 and self.elapsed + usual > self.limit
+        enough = self.most_steps is not None and self.step >= self.most_steps
+        return enough or (self.step > 0 and self.elapsed + usual > self.limit)
 
     def advance(self, batch: Mapping[str, Tensor]) -> None:
         """One step."""
