@@ -19,6 +19,8 @@ SMALL = {
     "classifier.long_side": "64,80",
     "classifier.scales": "1",
     "classifier.flip": "false",
+    "classifier.epochs": "0",
+    "epochs": "0",
     "classifier.training.iterations": "3",
     "classifier.training.batch_size": "2",
     "classifier.training.checkpoint_every": "1e-9",

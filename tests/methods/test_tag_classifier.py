@@ -28,6 +28,7 @@ from pixelkin.models.classifier import tag_probabilities
 from pixelkin.training.config import TrainingConfig
 
 SMALL = ClassifierConfig(
+    epochs=0,
     crop=64,
     long_side=(64, 80),
     scales=(1.0,),
