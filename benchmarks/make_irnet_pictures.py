@@ -1,13 +1,16 @@
-"""The pictures of docs/irnet.md, made from photos and a fitted model by the code they explain.
+"""The pictures of docs/irnet.md, made by the code they explain.
 
-    python benchmarks/make_irnet_pictures.py VOC MODEL [--out docs/images] [--images 000032,000063]
+The method is fitted on 80 synthetic scenes with their tags alone and shown on others. With a folder and a model at hand
+nothing is fitted, and the photos are those named, or the first of two or more tags.
 
-Without --images: photos of two or more tags among those of ImageSets/Segmentation/train.txt. Nothing is fitted.
+    python benchmarks/make_irnet_pictures.py [--out docs/images] [--budget 100it]
+    python benchmarks/make_irnet_pictures.py --voc VOC --model MODEL --out PICTURES [--images 000032,000063]
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,20 @@ import numpy.typing as npt
 
 from make_siseg_pictures import save
 from pixelkin.data import Dataset, Sample
+from pixelkin.data.synthetic import scene_dataset
 from pixelkin.formats import open_dataset
 from pixelkin.grouping.displacement import group_by_displacement
 from pixelkin.methods.base import Method
-from pixelkin.methods.irnet import CAM, IRNet
+from pixelkin.methods.irnet import CAM, IRNet, IRNetConfig
 from pixelkin.methods.regions import regions_of
+from pixelkin.training.budget import Budget
 from pixelkin.viz import boundary_picture, flow_wheel, heatmap, overlay, panel, semantic_picture
 from pixelkin.viz.colors import instance_color
 
 RGB = npt.NDArray[np.uint8]
 TASKS = 3
-"""Photos of the first picture."""
+"""Images of the first picture."""
+SCENES: dict[str, Any] = {"preset": "objects", "size": (240, 320), "objects": 4, "classes": 3, "touching": 0.3}
 
 
 def task(method: IRNet, samples: list[Sample]) -> RGB:
@@ -47,7 +53,7 @@ def stages(method: IRNet, sample: Sample) -> RGB:
     """The way from the tags of one photo to its instances."""
     fields = method.fields(sample)
     image = sample.image
-    tiles: list[tuple[str, RGB]] = [("the photo", image)]
+    tiles: list[tuple[str, RGB]] = [("the image", image)]
     for name in fields.maps:
         if name.startswith(CAM):
             class_id = int(name.removeprefix(CAM))
@@ -77,32 +83,41 @@ def _groups(groups: npt.NDArray[np.int32]) -> RGB:
     return np.asarray(cv2.resize(colours[groups], side, interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
-def chosen(voc: Path, names: str | None) -> Dataset:
+def photos(voc: Path, names: str | None) -> Dataset:
     """The photos to show, with their tags."""
     tagged = open_dataset(voc, tags="xml")
-    if names is not None:
-        wanted = names.split(",")
-    else:
-        wanted = [sample.name for sample in open_dataset(voc).with_label("instances")]
-        wanted = [s.name for s in tagged if s.name in set(wanted) and len(s.tags or ()) > 1]
+    wanted = [s.name for s in tagged if len(s.tags or ()) > 1] if names is None else names.split(",")
     found = tagged.filter(lambda sample: sample.name in wanted)
     if not len(found):
         raise SystemExit(f"{voc}: none of these photos: name some with --images")
     return found
 
 
+def fitted(budget: str) -> IRNet:
+    """A method that learned from the tags of synthetic scenes."""
+    method = IRNet(IRNetConfig())
+    with tempfile.TemporaryDirectory() as folder:
+        tags = scene_dataset(80, 0, labels=("tags",), **SCENES)
+        method.fit(tags, out=Path(folder), budget=Budget.parse(budget), device="cpu")
+    return method
+
+
 def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("voc", type=Path)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--images", help="names, with commas; the first also shows the stages")
+    parser.add_argument("--voc", type=Path, help="show these photos instead of scenes; needs a model")
+    parser.add_argument("--model", type=Path, help="of irnet, instead of fitting one")
+    parser.add_argument("--images", help="names of photos, with commas; the first also shows the stages")
+    parser.add_argument("--budget", default="100it")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
-    method = Method.load(options.model)
+    if options.voc is not None and options.model is None:
+        raise SystemExit("--voc needs a model that was fitted on such photos: give --model")
+    method = fitted(options.budget) if options.model is None else Method.load(options.model)
     if not isinstance(method, IRNet):
         raise SystemExit(f"{options.model} is a model of {method.name}: give one of irnet")
-    samples = list(chosen(options.voc, options.images))[:TASKS]
+    scenes = scene_dataset(40, 1, labels=("tags",), **SCENES).filter(lambda s: len(s.tags or ()) > 1)
+    samples = list(scenes if options.voc is None else photos(options.voc, options.images))[:TASKS]
     save(options.out / "irnet_task.png", task(method, samples))
     save(options.out / "irnet_stages.png", stages(method, samples[0]))
 
