@@ -15,7 +15,7 @@ from pixelkin.methods import regions
 from pixelkin.methods.base import ConfigError
 from pixelkin.methods.regions import RegionConfig, check_refinement, regions_of, with_regions
 
-PLAIN = RegionConfig(refinement="none")
+PLAIN = RegionConfig(foreground=0.3, background=0.05, refinement="none")
 
 
 def images(count=3, size=(30, 41)):

@@ -88,14 +88,14 @@ def export_onnx(student: Method, path: Path, size: tuple[int, int] | None = None
     """
     if not isinstance(student, MaskRCNNStudent) or student.network is None:
         raise ExportError(f"a model of {student.name} cannot be exported: give a student, see pixelkin train")
+    if size is not None and min(size) < 1:
+        raise ExportError(f"size {size[0]},{size[1]}: height and width are at least 1")
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise ExportError(f"export needs {', '.join(missing)}: pip install 'pixelkin[onnx]'")
     config, network = student.config, student.network.cpu().eval()
     if size is None:
         size = config.short_side, min(config.long_side, round(config.short_side * 4 / 3))
-    if min(size) < 1:
-        raise ExportError(f"size {size[0]},{size[1]}: height and width are at least 1")
     height, width = (-(-side // network.pyramid.divisor) * network.pyramid.divisor for side in size)
     model = _Exported(network, student.facts["class_ids"], config).eval()
     image = torch.from_numpy(_picture((height, width)))
