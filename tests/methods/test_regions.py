@@ -125,7 +125,7 @@ def test_large_images_are_looked_at_in_a_smaller_size():
         return Ramp()(sample, size)
 
     sample = images(1, size=(120, 200))[0]
-    config = RegionConfig(refinement="none", max_pixels=6000)
+    config = RegionConfig(foreground=0.3, background=0.05, refinement="none", max_pixels=6000)
     found, whole = regions_of(sample, activation, config), regions_of(sample, Ramp(), PLAIN)
     assert sizes == [(60, 100)]
     assert found.shape == (120, 200)
