@@ -18,6 +18,7 @@ from pixelkin.methods.registry import METHODS
 from pixelkin.run.fitting import Recipe, fit_into, resolve
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import Failure
+from pixelkin.run.judging import FOLDER, Evaluation, Truth, judge, open_truth
 from pixelkin.run.labelling import RunSummary, label_into
 from pixelkin.run.teaching import bare_images, open_teaching
 
@@ -44,6 +45,8 @@ class FitSummary:
     finished_before: bool = False
     failures: list[Failure] = field(default_factory=list)
     """Images that could not be read."""
+    evaluation: Evaluation | None = None
+    """How a student did on the truth, if one was given."""
 
 
 def label(
@@ -153,6 +156,7 @@ def train_student(
     *,
     out: Source,
     images: Source | None = None,
+    truth: Source | None = None,
     backbone: str | None = None,
     budget: str | None = None,
     device: str = "auto",
@@ -167,12 +171,14 @@ def train_student(
         run: a run folder, or any source with instances, such as a COCO JSON.
         out: the student's folder.
         images: where the images of the run are now, if they have moved.
+        truth: images with true instances, such as a COCO JSON, a VOC devkit folder or one of its image set files. The
+            student predicts them into ``out/evaluation``, a run like any other; ``scores.json`` there says how well.
         backbone: a name of :func:`list_backbones`.
         budget: most time or iterations: ``30m``, ``2000it``. Default: passes over the images, as the settings say.
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: same seed, same result on one device.
         settings: keys of :class:`pixelkin.students.mask_rcnn.MaskRCNNConfig` and their values as text.
-        limit: only the first images.
+        limit: only the first images of the run; the truth is taken whole.
         say: takes a line for the user now and then.
 
     Raises:
@@ -180,6 +186,7 @@ def train_student(
     """
     folder = Path(out)
     dataset = open_teaching(Path(run), None if images is None else Path(images), limit=limit)
+    judged = None if truth is None else open_truth(Path(truth), dataset)
     inputs = {"run": Path(run), "images": None if images is None else Path(images), "limit": limit}
     recipe = resolve(
         dataset,
@@ -192,7 +199,11 @@ def train_student(
         device=device,
         seed=seed,
     )
-    return _fit_and_keep(dataset, recipe, folder, say)
+    summary = _fit_and_keep(dataset, recipe, folder, say)
+    if judged is not None:
+        say(f"evaluating on {len(judged.dataset)} images of {judged.dataset.name}")
+        summary.evaluation = _evaluate_student(folder, judged, device)
+    return summary
 
 
 def predict(
@@ -228,11 +239,11 @@ def predict(
     if fixed:
         free = ", ".join(sorted(model.config_class.AFTER_FITTING))
         raise ValueError(f"{fixed[0]} was settled when the student was trained: predict has {free}")
-    dataset = bare_images(open_dataset(source, limit=limit), model.classes)
+    images = bare_images(open_dataset(source, limit=limit), model.classes)
     inputs = {"source": Path(source), "limit": limit}
-    recipe = resolve(dataset, Path(out), inputs=inputs, settings=settings, model=student, device=device)
+    recipe = resolve(images, Path(out), inputs=inputs, settings=settings, model=student, device=device)
     _announce(recipe, say)
-    return label_into(Path(out), dataset, recipe, image_ids=_image_ids(source), say=say)
+    return label_into(Path(out), images, recipe, image_ids=_image_ids(source), say=say)
 
 
 def export_student(student: Source, *, out: Source, size: tuple[int, int] | None = None) -> ExportReport:
@@ -250,6 +261,14 @@ def export_student(student: Source, *, out: Source, size: tuple[int, int] | None
     from pixelkin.students.export import export_onnx
 
     return export_onnx(Method.load(student, device="cpu"), Path(out), size)
+
+
+def _evaluate_student(folder: Path, truth: Truth, device: str) -> Evaluation:
+    """Predict the images of the truth into the student's folder, and score them."""
+    out = folder / FOLDER
+    images = bare_images(truth.dataset, Method.load(folder, device="cpu").classes)
+    recipe = resolve(images, out, inputs={"source": truth.path, "limit": None}, model=folder, device=device)
+    return judge(label_into(out, images, recipe, image_ids=_image_ids(truth.path), say=_silent), truth)
 
 
 def _fit_and_keep(dataset: Dataset, recipe: Recipe, folder: Path, say: Callable[[str], None]) -> FitSummary:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import pixelkin
-from pixelkin.cli_output import list_failures, print_result, show, table
+from pixelkin.cli_output import list_failures, print_result, show, show_evaluation, table
 
 DONE, SOME_FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
@@ -172,6 +172,9 @@ def train(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or a COCO JSON.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="The student's folder to write; an unfinished one continues.")],
     images: Annotated[Path | None, typer.Option("--images", help="Where the images are, if they moved.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="Score the student on it: COCO JSON, VOC devkit or image set.")
+    ] = None,
     backbone: Backbone = None,
     budget: BudgetOption = None,
     device: DeviceOption = Device.auto,
@@ -184,6 +187,7 @@ def train(
         run,
         out=out,
         images=images,
+        truth=truth,
         backbone=backbone,
         budget=budget,
         device=device.value,
@@ -195,7 +199,11 @@ def train(
     print("this student was finished before" if summary.finished_before else f"trained on {summary.images} images")
     print(f"use it: pixelkin predict {out} IMAGES --out RUN")
     list_failures(summary.failures, len(summary.failures), out)
-    raise typer.Exit(SOME_FAILED if summary.failures else DONE)
+    failed = len(summary.failures)
+    if summary.evaluation is not None:
+        show_evaluation(summary.evaluation)
+        failed += summary.evaluation.run.failed
+    raise typer.Exit(SOME_FAILED if failed else DONE)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pixelkin.run.images import Failure
+    from pixelkin.run.judging import Evaluation
     from pixelkin.run.labelling import RunSummary
 
 
@@ -46,6 +47,17 @@ def print_result(result: Any) -> None:
     """The numbers of an evaluation and their protocol."""
     table(result.columns, result.rows)
     print(result.protocol_line)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """How a student did on a truth, by each protocol."""
+    run = evaluation.run
+    print()
+    for result in evaluation.results.values():
+        print_result(result)
+    print(f"kept: {evaluation.scores}")
+    print(f"look: {run.folder / 'gallery.html'}")
+    list_failures(run.first_failures, run.failed + run.skipped, run.folder)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

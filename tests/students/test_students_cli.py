@@ -12,8 +12,10 @@ from PIL import Image
 
 import pixelkin
 from pixelkin import cli
+from pixelkin.data import Instances, Sample
 from pixelkin.data.synthetic import render_scene
 from pixelkin.formats import read_run
+from pixelkin.formats.voc import write_voc
 from pixelkin.run.teaching import open_teaching
 
 TINY = {"short_side": 64, "long_side": 96, "channels": 16, "hidden": 32, "epochs": 0, "training.warmup": 0}
@@ -152,3 +154,124 @@ def test_the_same_from_python(world: Path, tmp_path: Path) -> None:
     )
     assert (summary.method, summary.images) == ("mask_rcnn", 2)
     assert json.loads((tmp_path / "second" / "config.json").read_text())["facts"]["teacher"] == "mask_rcnn"
+
+
+# scores on a truth ---
+
+
+@pytest.fixture
+def student(world: Path, tmp_path: Path) -> Path:
+    """A copy of the world, in which things may be changed."""
+    for name in ("images", "semantic", "run", "student"):
+        shutil.copytree(world / name, tmp_path / name)
+    return tmp_path
+
+
+def devkit(folder: Path) -> Path:
+    """A VOC devkit of three images, two with masks, of which one is in the set ``val``."""
+    samples = []
+    for seed in range(5, 8):
+        scene = render_scene(seed, size=(64, 96), classes=2)
+        labels = np.array([0, 7, 250])[scene.instances.labels]
+        true = Instances(scene.instances.size, scene.instances.rles, labels=labels)
+        samples.append(Sample(f"p{seed}", scene.image, instances=true if seed < 7 else None))
+    write_voc(folder, samples, {7: "cat", 250: "dog"})
+    (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("p6\n")
+    return folder
+
+
+def beside_images(folder: Path, change=lambda coco: None) -> str:
+    """The run's instances as a truth in a COCO file beside the images; the third image has no annotation."""
+    coco = json.loads((folder / "run" / "instances.json").read_text())
+    last = coco["images"][-1]["id"]
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] != last]
+    change(coco)
+    (folder / "images" / "truth.json").write_text(json.dumps(coco))
+    return str(folder / "images" / "truth.json")
+
+
+def test_scores_on_a_coco_truth_are_those_of_evaluate(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = beside_images(student)
+    capsys.readouterr()
+    assert cli.run(train(student, "--truth", truth, out="new")) == 0
+    said = capsys.readouterr().out
+    for words in ("trained on 3", "evaluating on 3 images", "AP50", "coco: 3 images of images/truth.json"):
+        assert words in said
+    folder = student / "new" / "evaluation"
+    assert {"instances.json", "run.json", "gallery.html", "scores.json"} <= {path.name for path in folder.iterdir()}
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores == {"coco": pixelkin.evaluate(folder, truth).to_json()}
+    ids = [image["id"] for image in json.loads((folder / "instances.json").read_text())["images"]]
+    assert ids == [image["id"] for image in json.loads(Path(truth).read_text())["images"]]
+    before = (folder / "instances.json").read_bytes()
+    weights = (student / "new" / "model.safetensors").stat().st_mtime_ns
+    (folder / "scores.json").unlink()
+    assert cli.run(train(student, "--truth", truth, out="new")) == 0
+    said = capsys.readouterr().out
+    assert "finished before" in said
+    assert "AP50" in said
+    assert (student / "new" / "model.safetensors").stat().st_mtime_ns == weights
+    assert (folder / "instances.json").read_bytes() == before
+    assert json.loads((folder / "scores.json").read_text()) == scores
+    assert json.loads((folder / "run.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize(("part", "images"), [("", 2), ("ImageSets/Segmentation/val.txt", 1)])
+def test_scores_on_a_devkit_are_of_both_protocols(student: Path, part: str, images: int) -> None:
+    summary = pixelkin.train_student(
+        student / "run",
+        out=student / "student",
+        truth=devkit(student / "voc") / part,
+        budget="4it",
+        settings={key: str(value) for key, value in TINY.items()},
+    )
+    assert summary.finished_before
+    assert summary.evaluation is not None
+    assert (summary.evaluation.run.done, summary.evaluation.run.failed) == (images, 0)
+    assert list(summary.evaluation.results) == ["coco", "voc"]
+    scores = json.loads(summary.evaluation.scores.read_text())
+    assert [scores[name]["images"] for name in ("coco", "voc")] == [images, images]
+    assert "ABO" in scores["voc"]
+    if not part:
+        by_hand = pixelkin.evaluate(student / "student" / "evaluation", student / "voc", protocol="voc")
+        assert scores["voc"] == by_hand.to_json()
+
+
+def test_a_wrong_truth_is_said_before_training(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def line(truth: str) -> str:
+        said = error_of(train(student, "--truth", truth, out="new"), capsys)
+        assert not (student / "new").exists()
+        return said
+
+    assert "no such file or folder" in line(str(student / "nowhere"))
+    assert "no image in it has instances" in line(str(student / "images"))
+    (student / "broken.json").write_text("{")
+    assert "not a whole JSON file" in line(str(student / "broken.json"))
+    assert "no images in it" in line(beside_images(student, lambda coco: coco["images"].clear()))
+    truth = Path(beside_images(student))
+    moved = truth.rename(student / "alone.json")
+    shutil.rmtree(student / "images")
+    assert "its images are not" in line(str(moved))
+
+
+def test_a_truth_of_other_classes_is_said_before_training(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def renumber(coco) -> None:
+        for entry in coco["categories"]:
+            entry["id"] += 1
+        for entry in coco["annotations"]:
+            entry["category_id"] += 1
+
+    said = error_of(train(student, "--truth", beside_images(student, renumber), out="new"), capsys)
+    assert "no class id in common with run (8 'cat', ... and 7 'cat', ...)" in said
+    assert not (student / "new").exists()
+
+
+def test_a_broken_image_of_the_truth_counts_as_empty(student: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = beside_images(student)
+    (student / "images" / "1.png").write_bytes(b"nothing")
+    capsys.readouterr()
+    assert cli.run(train(student, "--truth", truth)) == 1
+    output = capsys.readouterr()
+    assert "(1 without prediction count as empty" in output.out
+    assert "1.png" in output.err
+    assert str(Path("evaluation") / "errors.jsonl") in output.err
