@@ -207,7 +207,9 @@ def test_killed_in_any_stage_it_ends_as_if_it_had_not_been(fitted, tmp_path, mon
     monkeypatch.setattr(module, name, killed)
     with pytest.raises(KeyboardInterrupt):
         made().fit(dataset, out=tmp_path, device="cpu")
-    rest = made()
+    with pytest.raises(ValueError, match="learning_rate was"):
+        made(**{"classifier.training.learning_rate": 1e-5}).fit(dataset, out=tmp_path, device="cpu")
+    rest = made(**{"classifier.training.log_every": 2, "pairs.training.checkpoint_every": 9.0})  # what changes nothing
     rest.fit(dataset, out=tmp_path, device="cpu")
     assert len(calls) < 6  # it went on, it did not begin anew
     assert weights_digest(rest.classifier) == weights_digest(method.classifier)

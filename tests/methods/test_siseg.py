@@ -329,6 +329,25 @@ def test_the_same_seed_the_same_weights_also_when_interrupted(tmp_path, monkeypa
     assert equal(first, state_after(tmp_path, "d"))
 
 
+@pytest.mark.parametrize("mode", ["crowding", "components"])
+def test_settings_without_effect_may_be_changed_before_going_on(mode, tmp_path):
+    def fit(**changes):
+        settings = {"crowding.window": "64", "crowding.diameter": "14", "pairs.crop": "64", "pairs.width": "32"}
+        settings |= {
+            f"{part}.training.{key}": "2" for part in ("crowding", "pairs") for key in ("iterations", "batch_size")
+        }
+        method = SISeg(SISegConfig.from_settings(settings | {"mode": mode} | changes))
+        method.fit(blind(nuclei(2, 3, touching=0.2)), out=tmp_path, device="cpu")
+        return method
+
+    used, other = ("crowding", "pairs") if mode == "crowding" else ("pairs", "crowding")
+    first = fit()
+    assert equal(first, fit(**{f"{used}.training.workers": "1", f"{used}.training.checkpoint_every": "9"}))
+    for key, value in ((f"{used}.training.learning_rate", "1e-5"), (f"{other}.training.ema", "0.9")):
+        with pytest.raises(ValueError, match="other settings"):  # the loop never looks at those of the other mode
+            fit(**{key: value})
+
+
 def test_images_that_cannot_be_read_are_left_out(tmp_path):
     def broken():
         raise ImageError("broken image: replace it")

@@ -92,9 +92,9 @@ def test_examples_are_a_function_of_their_generator_and_travel():
 def test_fit_learns_the_tags_and_finds_its_place_again(tmp_path):
     dataset = coloured((3,), (9,), (3,), (9,), None)
 
-    def fit(out, seed=0):
+    def fit(out, seed=0, config=SMALL):
         return fit_classifier(
-            SMALL, dataset, dataset.classes, "efficientnet_lite0", out=out, budget=None, device="cpu", seed=seed
+            config, dataset, dataset.classes, "efficientnet_lite0", out=out, budget=None, device="cpu", seed=seed
         )
 
     model, report = fit(tmp_path / "a")
@@ -106,6 +106,12 @@ def test_fit_learns_the_tags_and_finds_its_place_again(tmp_path):
     assert blue[1] > red[1]
     again, _ = fit(tmp_path / "a")  # was finished: only loads
     assert weights_digest(again) == weights_digest(model)
+    helped = SMALL.model_copy(update={"training": SMALL.training.model_copy(update={"workers": 1, "log_every": 3})})
+    again, _ = fit(tmp_path / "a", config=helped)  # changes nothing that is learned
+    assert weights_digest(again) == weights_digest(model)
+    slower = SMALL.model_copy(update={"training": SMALL.training.model_copy(update={"learning_rate": 1e-5})})
+    with pytest.raises(ValueError, match="learning_rate was"):
+        fit(tmp_path / "a", config=slower)
     changed = dataset.map(lambda s: s.replace(tags=(3,)) if s.name == "s1" else s)
     with pytest.raises(ValueError, match="tags was"):
         fit_classifier(

@@ -182,7 +182,10 @@ class IRNet(Method):
             device=self.device,
             groups=recipe.groups(model, self.facts),
             identity={
-                "config": self.config.model_dump(mode="json"),
+                # each training looks at its own settings itself, and what the classifier learned is in its digest
+                "config": self.config.model_dump(
+                    mode="json", exclude={"classifier": {"training"}, "pairs": {"training"}}
+                ),
                 "images": len(dataset),
                 "name": dataset.name,
                 **made_with,

@@ -72,7 +72,8 @@ class SISeg(Method):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = recipe.build(facts)
-        settings = self.config.crowding if self.config.mode == "crowding" else self.config.pairs
+        part = "crowding" if self.config.mode == "crowding" else "pairs"
+        settings = self.config.crowding if part == "crowding" else self.config.pairs
         report = train(
             model,
             recipe.example(dataset, facts),
@@ -82,7 +83,12 @@ class SISeg(Method):
             budget=budget,
             device=self.device,
             groups=recipe.groups(model, facts),
-            identity={"config": self.config.model_dump(mode="json"), "images": len(dataset), "name": dataset.name},
+            identity={
+                # but for what the loop looks at itself
+                "config": self.config.model_dump(mode="json", exclude={part: {"training"}}),
+                "images": len(dataset),
+                "name": dataset.name,
+            },
         )
         recipe.finish(model, dataset, facts)
         facts["mode"] = self.config.mode

@@ -138,7 +138,7 @@ def fit_classifier(
         device=device,
         groups=model.parameter_groups(config.head_rate),
         identity={
-            "config": config.model_dump(mode="json"),
+            "config": config.model_dump(mode="json", exclude={"training"}),  # which the loop looks at itself
             "backbone": backbone,
             "images": len(dataset),
             "name": dataset.name,
