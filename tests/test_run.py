@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -318,6 +319,10 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
         continued(path, {"method": "a", "seed": 0, "config": {"x": 2, "y": [1]}})
     with pytest.raises(RunError, match=r"\(method a, now b\)"):
         continued(path, {"method": "b", "seed": 0, "config": {"z": 2}})
+    for key, goes_on in (("workers", True), ("batch_size", False)):
+        path.write_text(json.dumps({"request": {"method": "a", "config": {"training": {key: 1}}}}))
+        with contextlib.nullcontext() if goes_on else pytest.raises(RunError, match=key):
+            continued(path, {"method": "a", "config": {"training": {key: 2}}})
     path.write_text("{")
     with pytest.raises(RunError, match="not a record"):
         continued(path, {})

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from pixelkin.training.config import WITHOUT_EFFECT
+
 
 class RunError(ValueError):
     """The folder cannot be used for this call; the message is one line with the mend."""
@@ -76,6 +78,10 @@ def relative(path: Path | str | None, folder: Path) -> str | None:
         return Path(path).resolve().as_posix()
 
 
+UNIMPORTANT = tuple(f".training.{key}" for key in sorted(WITHOUT_EFFECT))
+"""Ends of settings that change nothing that is learned: a run may go on with others."""
+
+
 def continued(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's record (``run.json``, ``fit.json``) says, if this request continues it; empty for a new folder.
 
@@ -91,7 +97,9 @@ def continued(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         raise RunError(
             f"{path} is not a record this version wrote: delete {path.parent} or give another --out"
         ) from None
-    before, now = _flat(old), _flat(request)
+    before, now = (
+        {key: flat[key] for key in flat if not key.endswith(UNIMPORTANT)} for flat in (_flat(old), _flat(request))
+    )
     if before.get("method") != now.get("method"):  # then the settings differ as a matter of course
         before, now = ({key: flat[key] for key in flat if not key.startswith("config.")} for flat in (before, now))
     differ = [
