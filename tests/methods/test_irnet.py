@@ -309,3 +309,19 @@ def test_the_label_generator_goes_on_after_a_bad_image(fitted):
     bad = Sample("bad", lambda: 1 / 0, tags=(1,))
     out = list(method.label(Dataset([dataset[0], bad, dataset[1].replace(tags=(99,)), dataset[2]])))
     assert [isinstance(found, Exception) for _, found in out] == [False, True, True, False]
+
+
+def test_regions_are_made_anew_for_another_grid_of_the_activation(tmp_path, monkeypatch):
+    told = []
+
+    def stop(*_, identity, **__):
+        told.append(identity)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixelkin.methods.irnet.with_regions", stop)
+    for k, stride in enumerate((16, 16, "none")):
+        with pytest.raises(KeyboardInterrupt):
+            made(**{"classifier.output_stride": stride}).fit(scenes(), out=tmp_path / str(k), device="cpu")
+    assert told[0] == told[1]
+    assert told[0]["classifier"] == told[2]["classifier"]  # the weights are the same
+    assert told[0] != told[2]

@@ -157,7 +157,10 @@ class IRNet(Method):
         )
         self.facts = {"classes": list(classes)}
         made_with = {"classifier": weights_digest(self.classifier), "tags": tags_digest(dataset)}
-        made_with["activation"] = f"scales {self.config.classifier.scales}, flip {self.config.classifier.flip}"
+        looks = self.config.classifier.model_dump(
+            mode="json", include={"output_stride", "scales", "flip", "max_pixels"}
+        )
+        made_with["activation"] = str(looks)
         regions = with_regions(
             dataset,
             track(dataset, "activation"),
