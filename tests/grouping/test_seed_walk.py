@@ -136,7 +136,7 @@ def test_pixels_without_a_group_are_no_seed() -> None:
         ({"seeds": np.ones((1, 3, 3), np.float32)}, "give"),
         ({"seeds": -np.ones((1, 4, 5), np.float32)}, "at least 0"),
         ({"groups": np.zeros((2, 2), np.int32)}, "same size"),
-        ({"normalisation": "pixel"}, "use 'image'"),
+        ({"normalisation": "pixel"}, "use image"),
     ],
 )
 def test_what_cannot_work_is_said(change: dict[str, object], message: str) -> None:

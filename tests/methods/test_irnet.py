@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pixelkin.data import Dataset, ImageError, Sample
+from pixelkin.data.sample import read_label_image
 from pixelkin.data.synthetic import scene_dataset
-from pixelkin.methods import regions, siseg_pairs, tag_classifier
+from pixelkin.methods import class_labels, regions, siseg_pairs, tag_classifier
 from pixelkin.methods.base import Field, Fields, Method
 from pixelkin.methods.irnet import IRNet, IRNetConfig
 from pixelkin.methods.tag_classifier import weights_digest
@@ -21,6 +22,15 @@ SMALL = {
     "classifier.flip": "false",
     "classifier.epochs": "0",
     "epochs": "0",
+    "rounds": "0",
+    "maps.crop": "64",
+    "maps.long_side": "64,80",
+    "maps.scales": "1",
+    "maps.flip": "false",
+    "maps.epochs": "0",
+    "maps.training.iterations": "2",
+    "maps.training.batch_size": "2",
+    "maps.training.checkpoint_every": "1e-9",
     "classifier.training.iterations": "3",
     "classifier.training.batch_size": "2",
     "classifier.training.checkpoint_every": "1e-9",
@@ -48,6 +58,14 @@ def fitted(tmp_path_factory):
     dataset, method = scenes(), made()
     method.fit(dataset, out=tmp_path_factory.mktemp("fit"), device="cpu")
     return method, dataset
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory):
+    """The same with two rounds of class maps, and the folder of its fit."""
+    dataset, method, out = scenes(), made(rounds=2), tmp_path_factory.mktemp("rounds")
+    method.fit(dataset, out=out, device="cpu")
+    return method, dataset, out
 
 
 def described(found):
@@ -180,6 +198,50 @@ def test_labels_are_of_the_tags_and_come_again_after_loading(fitted, tmp_path):
         assert np.array_equal(semantic, loaded.semantic(sample, again))
 
 
+def test_class_maps_take_the_place_of_the_activation(rounded, tmp_path):
+    method, dataset, _ = rounded
+    method.save(tmp_path)
+    loaded = Method.load(tmp_path, device="cpu")
+    assert isinstance(loaded, IRNet)
+    assert "Training of the class maps, round 2" in (tmp_path / "README.md").read_text()
+    for sample in dataset:
+        fields = method.fields(sample)
+        assert {f"class/{i}" for i in (0, *sample.tags)} <= set(fields.maps)
+        assert np.allclose(sum(fields[f"class/{i}"] for i in (0, *sample.tags)), 1, atol=1e-5)
+        again = loaded._evidence(sample)
+        assert not any(name.startswith("cam/") for name in again.maps)
+        assert np.array_equal(method.semantic(sample, fields), loaded.semantic(sample, again))
+        assert described(method.group(fields, sample)) == described(loaded.group(again, sample))
+        shown = list(method.pictures(fields, sample))
+        assert len([name for name in shown if name.startswith("probability: ")]) == len(sample.tags)
+
+
+def test_probabilities_are_believed_as_they_are_and_left_aside_without_rounds():
+    fields, sample = two_squares()
+    odds = np.zeros((24, 40), np.float32)
+    odds[6:18, 8:20] = 0.9
+    odds[6:18, 20:32] = 0.2
+    maps = {**fields.maps, "class/3": Field(odds, 4.0), "class/0": Field(1 - odds, 4.0)}
+    maps["boundary"] = Field(np.where(fields["boundary"] > 0, np.float32(1), np.float32(0)), 4.0)
+    maps["boundary"].array[6:18, 19:21] = 1
+    both = Fields(fields.size, maps)
+    assert len(grouped(both, sample, rounds=0)) == 2  # by the activation
+    for weight, count in ((1.0, 1), (0.1, 2)):
+        found = grouped(both, sample, rounds=1, **{"maps.background_weight": weight})
+        assert len(found) == count
+    assert grouped(both, sample, rounds=1).boxes[0].tolist()[:2] == pytest.approx([32, 24], abs=4)
+
+
+def test_only_the_sure_labels_of_a_round_teach_the_next(rounded, tmp_path):
+    _, dataset, out = rounded
+    unknown = {
+        number: np.mean([(read_label_image(out / f"labels-{number}" / f"{s.name}.png") == 255).mean() for s in dataset])
+        for number in (1, 2)
+    }
+    assert unknown[1] == 0
+    assert 0 < unknown[2] < 1
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_others(fitted, tmp_path):
     method, dataset = fitted
     for seed, same in ((0, True), (1, False)):
@@ -191,11 +253,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(fitted, tmp_pat
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(tag_classifier, "tag_loss"), (regions, "regions_of"), (siseg_pairs, "affinity_loss")],
-    ids=["classifier", "regions", "relations"],
+    [
+        (tag_classifier, "tag_loss"),
+        (regions, "regions_of"),
+        (siseg_pairs, "affinity_loss"),
+        (class_labels, "map_loss"),
+    ],
+    ids=["classifier", "regions", "relations", "class maps"],
 )
-def test_killed_in_any_stage_it_ends_as_if_it_had_not_been(fitted, tmp_path, monkeypatch, module, name):
-    method, dataset = fitted
+def test_killed_in_any_stage_it_ends_as_if_it_had_not_been(rounded, tmp_path, monkeypatch, module, name):
+    method, dataset, _ = rounded
     real, calls = getattr(module, name), []
 
     def killed(*args, **kwargs):
@@ -206,14 +273,17 @@ def test_killed_in_any_stage_it_ends_as_if_it_had_not_been(fitted, tmp_path, mon
 
     monkeypatch.setattr(module, name, killed)
     with pytest.raises(KeyboardInterrupt):
-        made().fit(dataset, out=tmp_path, device="cpu")
+        made(rounds=2).fit(dataset, out=tmp_path, device="cpu")
     with pytest.raises(ValueError, match="learning_rate was"):
-        made(**{"classifier.training.learning_rate": 1e-5}).fit(dataset, out=tmp_path, device="cpu")
-    rest = made(**{"classifier.training.log_every": 2, "pairs.training.checkpoint_every": 9.0})  # what changes nothing
+        made(rounds=2, **{"classifier.training.learning_rate": 1e-5}).fit(dataset, out=tmp_path, device="cpu")
+    rest = made(
+        rounds=2, **{"classifier.training.log_every": 2, "pairs.training.checkpoint_every": 9.0}
+    )  # what changes nothing
     rest.fit(dataset, out=tmp_path, device="cpu")
     assert len(calls) < 6  # it went on, it did not begin anew
     assert weights_digest(rest.classifier) == weights_digest(method.classifier)
     assert weights_digest(rest.relations) == weights_digest(method.relations)
+    assert weights_digest(rest.maps) == weights_digest(method.maps)
 
 
 def test_one_image_one_class_without_class_list_and_a_budget(tmp_path):

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from pixelkin.models.classifier import Cam, CamClassifier, multi_scale_activation, tag_loss, tag_probabilities
+from pixelkin.models.classifier import CamClassifier, multi_scale_activation, tag_loss, tag_probabilities
 from pixelkin.models.imagenet_names import imagenet_rows
+from pixelkin.models.multi_scale import ScaledMaps
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,7 @@ def test_bad_scales(model, image, scales):
 
 
 def test_a_cam_on_any_grid():
-    cam = Cam((torch.arange(4.0).view(1, 2, 2), torch.ones(1, 1, 1)), (2, 2))
+    cam = ScaledMaps((torch.arange(4.0).view(1, 2, 2), torch.ones(1, 1, 1)), (2, 2))
     assert cam.full.tolist() == [[[1, 2], [3, 4]]]
     assert cam.strided.tolist() == [[[2.5]]]
 

@@ -7,7 +7,7 @@ know where an object ends: where nothing is strong there is background.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from pixelkin.grouping.fine_grid import Axis, interpolate
 from pixelkin.grouping.random_walk import Transition
 
 FloatMap = npt.NDArray[np.float32]
-Normalisation = Literal["image", "class", "region"]
+Normalisation = Literal["image", "class", "region", "none"]
 
 CHANNELS = 32
 """Walks computed at once, to bound the memory."""
@@ -71,9 +71,11 @@ def walk_seeds(
         boundary: (h, w) probability in 0..1. Seeds are weighted by 1 - boundary first.
         groups: (h, w) instance of each field pixel, knowing no classes, 0 none; see
             :func:`~pixelkin.grouping.displacement.group_by_displacement`. None: seeds stay whole.
-        background: (h, w), at least 0: a seed of the background, which walks and is divided by its own largest value.
+        background: (h, w), at least 0: a seed of the background, which walks too and is divided by its own largest
+            value.
         normalisation: what is divided by its largest value: all together (``image``, as published), so that what is
-            weak in its image is lost; each class, its instances added up (``class``); or each seed (``region``).
+            weak in its image is lost; each class, its instances added up (``class``); each seed (``region``); or
+            nothing, the background neither (``none``): for probabilities.
         beta: exponent of the affinities; see :func:`~pixelkin.grouping.random_walk.random_walk`.
         radius: pixels closer than this are neighbours, in field pixels.
         steps: length of the walk.
@@ -81,8 +83,8 @@ def walk_seeds(
     Raises:
         ValueError: shapes that disagree, values out of range or an unknown normalisation.
     """
-    if normalisation not in ("image", "class", "region"):
-        raise ValueError(f"normalisation cannot be {normalisation!r}: use 'image', 'class' or 'region'")
+    if normalisation not in get_args(Normalisation):
+        raise ValueError(f"normalisation cannot be {normalisation!r}: use {', '.join(get_args(Normalisation))}")
     seeds, boundary = np.asarray(seeds, np.float32), np.asarray(boundary, np.float32)
     if seeds.ndim != 3 or seeds.shape[1:] != boundary.shape:
         raise ValueError(f"seeds are {seeds.shape}, the boundary {boundary.shape}: give (K, h, w) and (h, w)")
@@ -106,14 +108,15 @@ def walk_seeds(
     ground = None
     if background is not None:
         ground, values = values[-1], values[:-1]
-        ground = ground / max(float(ground.max()), 1e-12)
+        if normalisation != "none":
+            ground = ground / max(float(ground.max()), 1e-12)
     kept = values.max(axis=(1, 2), initial=0) > 0
     values, pairs = values[kept], pairs[kept]
     if normalisation == "class":
         for k in np.unique(pairs[:, 0]):
             mine = pairs[:, 0] == k
             values[mine] /= values[mine].sum(axis=0).max()
-    elif len(values):
+    elif len(values) and normalisation != "none":
         axes = (0, 1, 2) if normalisation == "image" else (1, 2)
         values /= values.max(axis=axes, keepdims=True)
     return Walked(values, pairs[:, 0], pairs[:, 1], ground)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pydantic
 
 from pixelkin.data import Dataset, Instances, Sample
-from pixelkin.data.sample import UNKNOWN
-from pixelkin.grouping.displacement import group_by_displacement
-from pixelkin.grouping.pieces import split_pieces
-from pixelkin.grouping.seed_walk import Normalisation, Painted, Walked, paint, walk_seeds
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
-from pixelkin.methods.regions import RegionConfig, check_refinement, with_regions
-from pixelkin.methods.siseg_pairs import PairConfig, PairRecipe
+from pixelkin.methods.class_labels import class_probabilities, fit_class_maps
+from pixelkin.methods.irnet_config import IRNetConfig
+from pixelkin.methods.irnet_labels import CAM, PROBABILITY, SHAPES_LABELS, class_labels_of, classes_in, instances_of
+from pixelkin.methods.regions import check_refinement, with_maps, with_regions
+from pixelkin.methods.siseg_pairs import PairRecipe
 from pixelkin.methods.tag_classifier import (
-    ClassifierConfig,
     build_classifier,
     class_activation,
     fit_classifier,
@@ -29,8 +27,8 @@ from pixelkin.methods.tag_classifier import (
     tags_digest,
     weights_digest,
 )
+from pixelkin.models.class_maps import ClassMaps
 from pixelkin.training.budget import Budget
-from pixelkin.training.config import TrainingConfig
 from pixelkin.training.loop import train
 from pixelkin.training.progress import track
 from pixelkin.viz import boundary_picture, flow_wheel, heatmap
@@ -40,15 +38,10 @@ if TYPE_CHECKING:
 
     from pixelkin.models.classifier import CamClassifier
     from pixelkin.models.pair_fields import PairFields
+    from pixelkin.training.loop import TrainingReport
 
-SHARE = 0.4
-"""Of a time budget, for each of the two trainings; the activation in between takes what it takes."""
-
-CAM = "cam/"
-"""Name of a class's activation among the fields, before its id."""
-
-USUAL_SHARE = 0.1
-"""The side, as a share of the image's, of the square at which the size of an instance halves its score."""
+SHARES = {"classifier": 0.3, "relations": 0.2, "rounds": 0.4}
+"""Of a time budget, for the trainings; the label maps in between take what they take."""
 
 NO_MODEL = "irnet has no model yet: call fit or load first"
 
@@ -56,55 +49,13 @@ LARGEST_ID = 2**16 - 1
 """What a 16-bit PNG holds."""
 
 
-class IRNetConfig(MethodConfig):
-    """Settings of :class:`IRNet`; what differs from the paper says so."""
-
-    backbone: str = "efficientnet_lite0"
-    """Any backbone that ``pixelkin backbones`` or timm knows; ResNet-50 as published."""
-    classifier: ClassifierConfig = ClassifierConfig()
-    regions: RegionConfig = RegionConfig()
-    pairs: PairConfig = PairConfig(
-        background=0.25,
-        beta=20.0,
-        centring="image",
-        offsets=32,
-        displacement_rate=4.0,
-        training=TrainingConfig(iterations=60, batch_size=8, learning_rate=3e-3, warmup=20),
-    )
-    """Boundary, displacement, walk; ``background`` is the value that an object must beat, ``min_area`` in pixels."""
-    epochs: float = pydantic.Field(default=2.0, ge=0)
-    """Passes over the images to learn boundary and displacement; published: 3. There are at least
-    ``pairs.training.iterations`` steps. More is not better: after 300 steps instead of 100 on 250 photos the boundary
-    followed the outlines of the activation instead of those of the objects (see docs/results.md)."""
-    predict_tags: bool = False
-    """Let the classifier say what is in images without tags."""
-    tag_threshold: float = pydantic.Field(default=0.5, gt=0, lt=1)
-    """Least probability of a predicted tag."""
-    use_displacement: bool = True
-    """Off: the pieces of a class are its instances (the paper's ablation)."""
-    background: Literal["walked", "constant"] = "walked"
-    """What an object must beat: ``constant`` is the value ``pairs.background`` everywhere, as published; ``walked``
-    lets the background walk as a class does, from seeds where no class activates."""
-    background_power: float = pydantic.Field(default=6.0, gt=0)
-    """The background's seeds are 1 - the largest activation, to this power."""
-    class_first: bool = True
-    """Decide the class of a pixel before its instance; off: both at once, as published."""
-    normalisation: Normalisation = "class"
-    """What is divided by its largest value after the walk: ``image`` all classes and instances together, as published;
-    ``class`` each class; ``region`` each instance."""
-    score: Literal["margin", "peak"] = "margin"
-    """``peak``: largest walked value of an instance, as published; ``margin``: square root of how far its values are
-    above those of the next class on average, lower for small ones."""
-    doubt: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    """Pixels whose strongest value is less than this above the next are unknown in the semantic map."""
-
-
 class IRNet(Method):
     """Instances of the classes that an image is said to hold.
 
     A classifier of the tags shows where each class activates. Where that is sure, pairs of pixels teach a boundary
     between classes and a displacement to the middle of the object. The activation is then cut by the displacement into
-    instances, and each diffuses up to the boundaries.
+    instances, and each diffuses up to the boundaries. Beyond the paper, a network of class maps learns from these
+    labels, and its probabilities take the place of the activation.
     """
 
     name: ClassVar[str] = "irnet"
@@ -121,6 +72,7 @@ class IRNet(Method):
         super().__init__(config)
         self.classifier: CamClassifier | None = None
         self.relations: PairFields | None = None
+        self.maps: ClassMaps | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -144,14 +96,14 @@ class IRNet(Method):
         classes = tagged_classes(dataset)
         if max(classes, default=0) > LARGEST_ID:
             raise ValueError(f"class id {max(classes)} is over {LARGEST_ID}, the largest in a 16-bit PNG: renumber")
-        part = budget if budget is None or budget.seconds is None else replace(budget, seconds=budget.seconds * SHARE)
+        rounds = self.config.rounds
         self.classifier, learned = fit_classifier(
             self.config.classifier,
             dataset,
             classes,
             self.config.backbone,
             out=Path(out) / "classifier",
-            budget=part,
+            budget=_part(budget, SHARES["classifier"] if rounds else 0.5),
             device=self.device,
             seed=seed,
         )
@@ -180,14 +132,15 @@ class IRNet(Method):
             recipe.loss,
             training.model_copy(update={"seed": seed}),
             out=Path(out) / "relations",
-            budget=part,
+            budget=_part(budget, SHARES["relations"] if rounds else 0.4),
             most_steps=training.iterations,
             device=self.device,
             groups=recipe.groups(model, self.facts),
             identity={
                 # each training looks at its own settings itself, and what the classifier learned is in its digest
                 "config": self.config.model_dump(
-                    mode="json", exclude={"classifier": {"training"}, "pairs": {"training"}}
+                    mode="json",
+                    exclude={"classifier": {"training"}, "pairs": {"training"}, "rounds": True, "maps": True},
                 ),
                 "images": len(dataset),
                 "name": dataset.name,
@@ -195,27 +148,79 @@ class IRNet(Method):
             },
         )
         recipe.finish(model, regions, self.facts)
-        self.relations = model
+        self.relations, self.maps = model, None
+        reports = {"classifier": learned, "relations": report}
+        part = _part(budget, SHARES["rounds"] / max(rounds, 1))
+        for number in range(1, rounds + 1):
+            self.maps, reports[f"class maps, round {number}"] = self._round(
+                number, dataset, out=Path(out), budget=part, seed=seed, made_with=made_with
+            )
         self.facts["training"] = {
-            "classifier": {"iterations": learned.iterations, "seconds": round(learned.seconds, 1)},
-            "relations": {"iterations": report.iterations, "seconds": round(report.seconds, 1)},
+            stage: {"iterations": each.iterations, "seconds": round(each.seconds, 1)} for stage, each in reports.items()
         }
+
+    def _round(
+        self, number: int, dataset: Dataset, *, out: Path, budget: Budget | None, seed: int, made_with: dict[str, str]
+    ) -> tuple[ClassMaps, TrainingReport]:
+        """Class maps learned from the labels of the models so far."""
+        models = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
+        if self.classifier is None:
+            raise RuntimeError(NO_MODEL)
+        doubt = self.config.maps.doubt if number > 1 else 0.0
+        identity = {
+            "walk": self.config.model_dump(mode="json", include=SHAPES_LABELS),
+            "doubt": doubt,
+            "tags": made_with["tags"],
+            "activation": made_with["activation"],
+            "models": {part: weights_digest(model) for part, model in models.items() if model is not None},
+        }
+        labelled = with_maps(
+            dataset,
+            track(dataset, f"labels {number}"),
+            lambda sample: class_labels_of(self._evidence(sample), self.config, doubt=doubt),
+            out / f"labels-{number}",
+            identity,
+        )
+        return fit_class_maps(
+            self.config.maps,
+            labelled,
+            self.facts["classes"],
+            self.classifier,
+            out=out / f"class-maps-{number}",
+            budget=budget,
+            device=self.device,
+            seed=seed,
+            identity=identity,
+        )
 
     def fields(self, sample: Sample) -> Fields:
         """``cam/ID`` for each class present, ``displacement`` and ``boundary``, all on one grid.
+
+        Where class maps were learned also ``class/ID``, the probability of each class and of the background, 0.
 
         Raises:
             RuntimeError: the method is neither fitted nor loaded.
             ImageError: an image without tags, or with tags that the model never learned.
         """
+        return self._evidence(sample, activation=True)
+
+    def _evidence(self, sample: Sample, *, activation: bool = False) -> Fields:
+        """The fields of an image; where there are class maps, the activation only if asked: it is for looking at."""
         present = self.present(sample)
         if not present:
             return Fields(sample.size)
         relations = self.relation_fields(sample)
-        grid, stride = relations["boundary"].shape, relations.stride("boundary")
-        cam = self._activation(sample, present, (grid[0], grid[1]))
-        maps = {f"{CAM}{class_id}": Field(values, stride) for class_id, values in zip(present, cam, strict=True)}
-        return Fields(sample.size, {**maps, **relations.maps})
+        (rows, columns), stride = relations["boundary"].shape, relations.stride("boundary")
+        maps = dict(relations.maps)
+        if activation or self.maps is None:
+            cam = self._activation(sample, present, (rows, columns))
+            maps |= {f"{CAM}{class_id}": Field(values, stride) for class_id, values in zip(present, cam, strict=True)}
+        if self.maps is not None:
+            known, settings = self.facts["classes"], self.config.maps
+            odds = class_probabilities(sample, self.maps, known, present, settings, size=(rows, columns))
+            named = zip([0, *present], odds, strict=True)
+            maps |= {f"{PROBABILITY}{class_id}": Field(values, stride) for class_id, values in named}
+        return Fields(sample.size, maps)
 
     def relation_fields(self, sample: Sample) -> Fields:
         """``displacement`` and ``boundary`` alone, of any image: they know no classes."""
@@ -225,58 +230,34 @@ class IRNet(Method):
 
     def group(self, fields: Fields, sample: Sample) -> Instances:
         """The activation cut by the displacement, each part spread up to the boundaries; see the class."""
-        present = _present(fields)
-        if not present:
-            return Instances.empty(sample.size)
-        pairs = self.config.pairs
-        groups = (
-            group_by_displacement(fields["displacement"], weak=pairs.weak) if self.config.use_displacement else None
-        )
-        walked = self._walk(fields, present, groups)
-        painted = self._paint(walked, fields, class_first=self.config.class_first)
-        pieces = split_pieces(painted.labels, connectivity=4)
-        areas = np.bincount(pieces.ravel())[1:]
-        owners = np.zeros(len(areas) + 1, np.int64)
-        owners[pieces] = painted.labels
-        kept = areas >= pairs.min_area
-        renumber = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.int32)
-        return Instances.from_label_map(
-            renumber[pieces],
-            labels=np.array(present)[walked.classes[owners[1:] - 1]][kept],
-            scores=self._scores(pieces, areas, painted)[kept],
-            sources=["irnet:tags" if sample.tags is not None else "irnet:predicted tags"] * int(kept.sum()),
-        )
+        source = "irnet:tags" if sample.tags is not None else "irnet:predicted tags"
+        return instances_of(fields, self.config, source=source)
 
     def semantic(self, sample: Sample, fields: Fields) -> npt.NDArray[Any]:
         """(H, W) class ids from whole activations, 255 where in doubt between an object and the background.
 
         uint8, or int32 where an id needs it.
         """
-        present = _present(fields)
-        if not present:
-            return np.zeros(sample.size, np.uint8)
-        walked = self._walk(fields, present, None)
-        painted = self._paint(walked, fields, class_first=False)
-        found = np.concatenate([[0], np.array(present)[walked.classes]])[painted.labels]
-        found[painted.margin < self.config.doubt] = UNKNOWN
-        return found.astype(np.uint8 if max(present) < UNKNOWN else np.int32)
+        return class_labels_of(fields, self.config, doubt=self.config.doubt)
 
     def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
-        """The activation of each class, the boundary and the displacement."""
-        shown = {
-            f"activation: {self.classes.get(class_id, class_id)}": heatmap(
-                fields[f"{CAM}{class_id}"], image=_small(sample.image, fields[f"{CAM}{class_id}"].shape), low=0, high=1
-            )
-            for class_id in _present(fields)
-        }
+        """The activation and the probability of each class, the boundary and the displacement."""
+        shown = {}
+        for kind, prefix in (("activation", CAM), ("probability", PROBABILITY)):
+            for class_id in classes_in(fields):
+                if prefix + str(class_id) in fields.maps:
+                    values = fields[prefix + str(class_id)]
+                    behind = cv2.resize(sample.image, values.shape[::-1], interpolation=cv2.INTER_AREA)
+                    name = f"{kind}: {self.classes.get(class_id, class_id)}"
+                    shown[name] = heatmap(values, image=np.asarray(behind, np.uint8), low=0, high=1)
         if shown:
             shown["boundary"] = boundary_picture(fields["boundary"])
             shown["displacement"] = flow_wheel(fields["displacement"])
         return shown
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The weights of both networks."""
-        parts = {"classifier": self.classifier, "relations": self.relations}
+        """The weights of all networks."""
+        parts = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
         return {
             f"{part}.{key}": tensor
             for part, model in parts.items()
@@ -291,10 +272,12 @@ class IRNet(Method):
             self.config.classifier, self.facts["classes"], self.config.backbone, pretrained=False
         )
         relations = cast("PairFields", self._recipe().build(self.facts))
-        for part, model in (("classifier.", classifier), ("relations.", relations)):
-            model.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
-            model.to(device).eval()
-        self.classifier, self.relations = classifier, relations
+        maps = ClassMaps(copy.deepcopy(classifier)) if any(name.startswith("maps.") for name in tensors) else None
+        for part, model in (("classifier.", classifier), ("relations.", relations), ("maps.", maps)):
+            if model is not None:
+                model.load_state_dict({k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)})
+                model.to(device).eval()
+        self.classifier, self.relations, self.maps = classifier, relations, maps
 
     def card(self) -> dict[str, str]:
         """Backbone and its licence, and the length of the trainings."""
@@ -337,45 +320,10 @@ class IRNet(Method):
             sample, self.classifier, self.facts["classes"], present, self.config.classifier, size=size
         )
 
-    def _walk(self, fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None) -> Walked:
-        pairs, cam = self.config.pairs, np.stack([fields[f"{CAM}{class_id}"] for class_id in present])
-        walks = self.config.background == "walked"
-        return walk_seeds(
-            cam,
-            fields["boundary"],
-            groups=groups,
-            background=np.clip(1 - cam.max(axis=0), 0, 1) ** self.config.background_power if walks else None,
-            normalisation=self.config.normalisation,
-            beta=pairs.beta,
-            radius=pairs.walk_radius,
-            steps=pairs.steps,
-        )
-
-    def _paint(self, walked: Walked, fields: Fields, *, class_first: bool) -> Painted:
-        least = self.config.pairs.background
-        stride = fields.stride("boundary")
-        return paint(walked, fields.size, stride=stride, background=least, class_first=class_first)
-
-    def _scores(
-        self, pieces: npt.NDArray[np.int32], areas: npt.NDArray[np.int64], painted: Painted
-    ) -> npt.NDArray[np.float64]:
-        """(N,) in 0..1, a score for each piece."""
-        if self.config.score == "peak":
-            peaks = np.zeros(len(areas) + 1)
-            np.maximum.at(peaks, pieces.ravel(), painted.strength.ravel())
-            return np.minimum(peaks[1:], 1)
-        total = np.bincount(pieces.ravel(), painted.margin.ravel(), minlength=len(areas) + 1)[1:]
-        side, usual = np.sqrt(areas), np.sqrt(pieces.size) * USUAL_SHARE
-        return np.asarray(np.sqrt(np.clip(total / np.maximum(areas, 1), 1e-6, 1) * side / (side + usual)))
-
     def _recipe(self, *, pretrained: bool = False) -> PairRecipe:
         return PairRecipe(self.config.pairs, "paper", self.config.backbone, pretrained=pretrained)
 
 
-def _present(fields: Fields) -> list[int]:
-    """Ids of the classes with an activation."""
-    return [int(name.removeprefix(CAM)) for name in fields.maps if name.startswith(CAM)]
-
-
-def _small(image: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDArray[Any]:
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+def _part(budget: Budget | None, share: float) -> Budget | None:
+    """A share of a time budget; a number of steps is for each training."""
+    return budget if budget is None or budget.seconds is None else replace(budget, seconds=budget.seconds * share)

@@ -108,10 +108,30 @@ def with_regions(
         out: folder of the PNG, for nothing else.
         identity: what else the maps depend on, as JSON values: the classifier, the tags.
     """
-    _claim(out, {"config": config.model_dump(mode="json"), **identity})
+    made_with = {"config": config.model_dump(mode="json"), **identity}
+    return with_maps(dataset, samples, partial(regions_of, activation=activation, config=config), out, made_with)
+
+
+def with_maps(
+    dataset: Dataset,
+    samples: Iterable[Sample],
+    make: Callable[[Sample], npt.NDArray[Any]],
+    out: Path,
+    made_with: Mapping[str, Any],
+) -> Dataset:
+    """The dataset with semantic maps that are made once and kept as PNG; goes on where it stopped.
+
+    Args:
+        dataset: the images.
+        samples: its samples, perhaps wrapped by a progress bar.
+        make: (H, W) class ids of a sample.
+        out: folder of the PNG, for nothing else; what was made with something else is thrown away.
+        made_with: what the maps depend on, as JSON values.
+    """
+    _claim(out, made_with)
     for sample in samples:
         if not _place(out, sample).is_file():
-            write_label_png(_place(out, sample), regions_of(sample, activation, config))
+            write_label_png(_place(out, sample), make(sample))
     return dataset.map(lambda sample: sample.replace(semantic=partial(read_label_image, _place(out, sample))))
 
 

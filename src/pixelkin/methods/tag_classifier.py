@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pydantic
@@ -20,6 +19,7 @@ from torch import Tensor
 from pixelkin.cues.activation import normalise
 from pixelkin.data import Dataset, ImageError, Sample
 from pixelkin.methods.base import MethodConfig
+from pixelkin.methods.windows import random_window
 from pixelkin.models.classifier import (
     CamClassifier,
     multi_scale_activation,
@@ -190,30 +190,14 @@ class TagExamples:
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """``image`` (3, crop, crop) uint8 and ``tags`` (C,) 0 or 1."""
         sample = self.dataset[int(rng.integers(len(self.dataset)))]
-        image, crop = sample.image, self.config.crop
-        scale = rng.uniform(*self.config.long_side) / max(image.shape[:2])
-        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-        mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        shown = cv2.resize(image, (width, height), interpolation=mode)
-        window = np.empty((crop, crop, 3), np.uint8)
-        window[:] = shown.mean(axis=(0, 1)).round()
-        source, target = zip(*(_overlap(rng, side, crop) for side in (height, width)), strict=True)
-        window[target] = shown[source]
-        if rng.random() < 0.5:
-            window = window[:, ::-1]
+        window = random_window(rng, sample.image.shape[:2], self.config.long_side, self.config.crop)
         tags = np.zeros(len(self.rows), np.float32)
         for tag in sample.tags or ():
             tags[self.rows[tag]] = 1
         return {
-            "image": torch.from_numpy(np.ascontiguousarray(window.transpose(2, 0, 1))),
+            "image": torch.from_numpy(window.cut(sample.image)),
             "tags": torch.from_numpy(tags),
         }
-
-
-def _overlap(rng: np.random.Generator, side: int, crop: int) -> tuple[slice, slice]:
-    """Where a random window of one axis takes from and puts to."""
-    start = int(rng.integers(min(side - crop, 0), max(side - crop, 0) + 1))
-    return slice(max(start, 0), min(start + crop, side)), slice(max(-start, 0), min(side - start, crop))
 
 
 def present_classes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pixelkin.models.backbone import Backbone, ImagenetHead, build_backbone
 from pixelkin.models.imagenet_names import imagenet_rows
+from pixelkin.models.multi_scale import ScaledMaps, check_scales, look_at_scales, scaled, to_device
 from pixelkin.models.zoo import DEFAULT_BACKBONE, WHEELS
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -138,38 +139,6 @@ def tag_loss(logits: Tensor, tags: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits.float(), tags.to(logits.device, torch.float32))
 
 
-@dataclass(frozen=True)
-class Cam:
-    """Class activation of one image, from several scales; brought to a grid only when asked, as that takes memory.
-
-    Attributes:
-        maps: for each scale (K, h, w), all over the whole image.
-        size: (height, width) of the image.
-    """
-
-    maps: tuple[Tensor, ...]
-    size: tuple[int, int]
-
-    @property
-    def strided(self) -> npt.NDArray[np.float32]:
-        """(K, (H - 1) // 4 + 1, (W - 1) // 4 + 1): the sum over the scales on every fourth pixel."""
-        height, width = self.size
-        return self.resized(((height - 1) // 4 + 1, (width - 1) // 4 + 1))
-
-    @property
-    def full(self) -> npt.NDArray[np.float32]:
-        """(K, H, W): the sum over the scales on every pixel."""
-        return self.resized(self.size)
-
-    def resized(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """(K, h, w) on any grid over the image, bilinear, summed over the scales."""
-        total = torch.zeros(len(self.maps[0]), *size, device=self.maps[0].device)
-        if len(total):
-            for each in self.maps:
-                total += nn.functional.interpolate(each[None].float(), size, mode="bilinear", align_corners=False)[0]
-        return total.cpu().numpy()
-
-
 @torch.inference_mode()
 def multi_scale_activation(
     model: CamClassifier,
@@ -179,11 +148,8 @@ def multi_scale_activation(
     scales: Sequence[float] = SCALES,
     flip: bool = True,
     max_pixels: int = 4_000_000,
-) -> Cam:
+) -> ScaledMaps:
     """Activation of one image at several scales, its mirror image's added (arXiv 1904.05044).
-
-    An image is resized to sides that are multiples of the coarsest stride, the nearest to the scale: then its cells
-    cover it exactly, and its mirror image's are the same cells.
 
     Args:
         model: put into eval mode.
@@ -196,24 +162,14 @@ def multi_scale_activation(
     Raises:
         ValueError: no scale, or one that is not above 0.
     """
-    if not scales or not all(math.isfinite(scale) and scale > 0 for scale in scales):
-        raise ValueError(f"scales are {tuple(scales)}: give at least one, all above 0")
+    check_scales(scales)
     model.eval()
-    height, width = image.shape[:2]
     rows = range(model.head.out_channels) if keep is None else keep
     if not len(rows):
-        return Cam((torch.zeros(0, 1, 1),), (height, width))
-    step = max(model.backbone.strides)
-    pixels = _to_device(model, image)
-    maps = []
-    for scale in scales:
-        scale = min(scale, math.sqrt(max_pixels / (height * width)))
-        shown = _resize(pixels, (_multiple(height * scale, step), _multiple(width * scale, step)))
-        found = model.activation(shown, rows)
-        if flip:  # one after the other: half the memory of a batch of two
-            found = found + model.activation(shown.flip(-1), rows).flip(-1)
-        maps.append(found[0])
-    return Cam(tuple(maps), (height, width))
+        return ScaledMaps((torch.zeros(0, 1, 1),), (image.shape[0], image.shape[1]))
+    pixels, step = to_device(image, model.head.weight), max(model.backbone.strides)
+    look = partial(model.activation, keep=rows)
+    return look_at_scales(look, pixels, scales=scales, flip=flip, step=step, max_pixels=max_pixels)
 
 
 @torch.inference_mode()
@@ -223,27 +179,10 @@ def tag_probabilities(
     """(classes,) probability that each is in an (H, W, 3) RGB image: the mean logit of it and its mirror image."""
     model.eval()
     height, width = image.shape[:2]
-    step, scale = max(model.backbone.strides), min(1.0, math.sqrt(max_pixels / (height * width)))
-    shown = _resize(_to_device(model, image), (_multiple(height * scale, step), _multiple(width * scale, step)))
+    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+    shown = scaled(to_device(image, model.head.weight), scale, step=max(model.backbone.strides))
     logits = (model(shown) + model(shown.flip(-1))) / 2
     return torch.sigmoid(logits[0].float()).cpu().numpy()
-
-
-def _to_device(model: CamClassifier, image: npt.NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) in 0..1, where the model is."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.head.weight.device)
-    return pixels.permute(2, 0, 1)[None].float() / 255
-
-
-def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(pixels.shape[-2:]) == size:
-        return pixels
-    shown = nn.functional.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
-    return shown.clamp_(0, 1)
-
-
-def _multiple(length: float, step: int) -> int:
-    return max(1, round(length / step)) * step
 
 
 def _stem_parameters(backbone: Backbone, stride: int) -> list[nn.Parameter]:

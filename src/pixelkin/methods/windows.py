@@ -1,0 +1,57 @@
+"""Random windows of images for training."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+class Window(NamedTuple):
+    """A square of an image that is first brought to another size; it may reach beyond the image.
+
+    Attributes:
+        size: (height, width) of the whole image then.
+        source: rows and columns of it that the square holds.
+        target: where these are in the square.
+        side: of the square.
+        mirrored: whether the square is turned left to right in the end.
+    """
+
+    size: tuple[int, int]
+    source: tuple[slice, slice]
+    target: tuple[slice, slice]
+    side: int
+    mirrored: bool
+
+    def cut(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(3, side, side) of an (H, W, 3) image; its mean colour beyond it."""
+        mode = cv2.INTER_AREA if self.size[0] < image.shape[0] else cv2.INTER_CUBIC
+        shown = cv2.resize(image, self.size[::-1], interpolation=mode)
+        square = np.empty((self.side, self.side, 3), np.uint8)
+        square[:] = shown.mean(axis=(0, 1)).round()
+        square[self.target] = shown[self.source]
+        return np.ascontiguousarray(square[:, :: -1 if self.mirrored else 1].transpose(2, 0, 1))
+
+
+def random_window(rng: np.random.Generator, size: tuple[int, ...], long_side: tuple[int, int], crop: int) -> Window:
+    """A random square of side ``crop`` of an image of (height, width) ``size`` at a random scale.
+
+    Args:
+        rng: the generator.
+        size: of the image.
+        long_side: least and greatest length of the image's long side then.
+        crop: side of the square.
+    """
+    scale = rng.uniform(*long_side) / max(size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    source, target = zip(*(_overlap(rng, side, crop) for side in (height, width)), strict=True)
+    return Window((height, width), source, target, crop, bool(rng.random() < 0.5))
+
+
+def _overlap(rng: np.random.Generator, side: int, crop: int) -> tuple[slice, slice]:
+    """Where a random window of one axis takes from and puts to."""
+    start = int(rng.integers(min(side - crop, 0), max(side - crop, 0) + 1))
+    return slice(max(start, 0), min(start + crop, side)), slice(max(-start, 0), min(side - start, crop))
