@@ -20,6 +20,7 @@ import pydantic
 import pixelkin
 from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.methods.registry import METHODS, get_method
+from pixelkin.models.zoo import plain_name
 
 if TYPE_CHECKING:
     import torch
@@ -265,10 +266,13 @@ class Method(ABC):
             data = save_empty({})
         _replace(folder / "model.safetensors", data)
         _replace(folder / "README.md", self._model_card().encode())
+        config = self.config.model_dump(mode="json")
+        if "backbone" in config:  # whichever folder its weights came from, from now on they are in this one
+            config["backbone"] = plain_name(config["backbone"])
         saved = {
             "method": self.name,
             "pixelkin": pixelkin.__version__,
-            "config": self.config.model_dump(mode="json"),
+            "config": config,
             "classes": {str(i): name for i, name in self.classes.items()},
             "facts": self.facts,
             "trained_on": self.trained_on,

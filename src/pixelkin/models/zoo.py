@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
@@ -68,6 +70,23 @@ _TABLE = (
         "vit_small_patch14_dinov2.lvd142m", _APACHE, False, 22_055_424, "learned without labels; stride 14 only"
     ),
 )
+
+
+def plain_name(name: str) -> str:
+    """The backbone that a name stands for: itself, or the one of the model in that folder.
+
+    Raises:
+        ValueError: a folder with a model that has no backbone.
+    """
+    file = Path(name) / "config.json"
+    if not file.is_file():
+        return name
+    try:
+        return str(json.loads(file.read_text())["config"]["backbone"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(
+            f"{name}: no model with a backbone: give RUN/model, a student, or see `pixelkin backbones`"
+        ) from None
 
 
 def list_backbones() -> list[BackboneInfo]:
