@@ -65,6 +65,10 @@ def test_a_background_that_walks_keeps_what_no_seed_reaches() -> None:
     assert walked.background.max() == pytest.approx(1)
     alone = random_walk(ground[None], boundary)[0]
     assert np.allclose(walked.background, alone / alone.max(), atol=1e-5)
+    scaled = walk_seeds(seeds, boundary, background=ground, background_scale=0.3)
+    assert scaled.background is not None
+    assert np.allclose(scaled.background, 0.3 * alone, atol=1e-5)
+    assert np.allclose(scaled.values, walked.values)
     painted = paint(walked, (46, 58), stride=4, background=0.0)
     fine = nn.functional.interpolate(
         torch.from_numpy(np.concatenate([walked.background[None], walked.values]))[None],
@@ -91,6 +95,12 @@ def test_instances_share_what_their_class_wins() -> None:
         mine, inside = np.flatnonzero(walked.classes == k), classes == k + 1
         assert (first.labels[inside] == mine[fine[mine].argmax(axis=0)][inside] + 1).mean() > 0.999
     assert ((paint(walked, (46, 58), stride=4).labels == 0) >= (first.labels == 0)).all()
+
+
+def test_without_normalisation_the_walk_is_all() -> None:
+    seeds, boundary, _ = scene()
+    walked = walk_seeds(seeds, boundary, normalisation="none")
+    assert np.allclose(walked.values, random_walk(seeds, boundary)[walked.classes], atol=1e-5)
 
 
 def test_a_weak_class_survives_only_with_a_normalisation_of_its_own() -> None:

@@ -226,6 +226,7 @@ def test_probabilities_are_believed_as_they_are_and_left_aside_without_rounds():
     maps["boundary"].array[6:18, 19:21] = 1
     both = Fields(fields.size, maps)
     assert len(grouped(both, sample, rounds=0)) == 2  # by the activation
+    assert len(grouped(both, sample, rounds=1, normalisation="image", **{"maps.background_weight": 1})) == 1
     for weight, count in ((1.0, 1), (0.1, 2)):
         found = grouped(both, sample, rounds=1, **{"maps.background_weight": weight})
         assert len(found) == count

@@ -30,7 +30,7 @@ class Walked(NamedTuple):
         values: (N, h, w), at least 0, in units of the normalisation; only seeds that reached anything.
         classes: (N,) index of the seed map of each, ascending.
         groups: (N,) number of the group it was cut to; 0 where there are no groups.
-        background: (h, w) in 0..1, or None where none walked.
+        background: (h, w), at least 0, or None where none walked.
     """
 
     values: FloatMap
@@ -60,6 +60,7 @@ def walk_seeds(
     groups: npt.NDArray[np.integer[Any]] | None = None,
     background: FloatMap | None = None,
     normalisation: Normalisation = "class",
+    background_scale: float | None = None,
     beta: float = 10.0,
     radius: int = 5,
     steps: int = 256,
@@ -71,11 +72,11 @@ def walk_seeds(
         boundary: (h, w) probability in 0..1. Seeds are weighted by 1 - boundary first.
         groups: (h, w) instance of each field pixel, knowing no classes, 0 none; see
             :func:`~pixelkin.grouping.displacement.group_by_displacement`. None: seeds stay whole.
-        background: (h, w), at least 0: a seed of the background, which walks too and is divided by its own largest
-            value.
+        background: (h, w), at least 0: a seed of the background, which walks too.
         normalisation: what is divided by its largest value: all together (``image``, as published), so that what is
             weak in its image is lost; each class, its instances added up (``class``); each seed (``region``); or
-            nothing, the background neither (``none``): for probabilities.
+            nothing (``none``).
+        background_scale: what the background is multiplied by after the walk; None: one over its largest value.
         beta: exponent of the affinities; see :func:`~pixelkin.grouping.random_walk.random_walk`.
         radius: pixels closer than this are neighbours, in field pixels.
         steps: length of the walk.
@@ -108,8 +109,7 @@ def walk_seeds(
     ground = None
     if background is not None:
         ground, values = values[-1], values[:-1]
-        if normalisation != "none":
-            ground = ground / max(float(ground.max()), 1e-12)
+        ground = ground * (1 / max(float(ground.max()), 1e-12) if background_scale is None else background_scale)
     kept = values.max(axis=(1, 2), initial=0) > 0
     values, pairs = values[kept], pairs[kept]
     if normalisation == "class":

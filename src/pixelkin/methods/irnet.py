@@ -166,9 +166,11 @@ class IRNet(Method):
         models = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
         if self.classifier is None:
             raise RuntimeError(NO_MODEL)
-        doubt = self.config.maps.doubt if number > 1 else 0.0
+        config, doubt = self.config, 0.0
+        if number > 1:  # probabilities are believed as they are: a class that is sure of no pixel teaches none
+            config, doubt = config.model_copy(update={"normalisation": "none"}), config.maps.doubt
         identity = {
-            "walk": self.config.model_dump(mode="json", include=SHAPES_LABELS),
+            "walk": config.model_dump(mode="json", include=SHAPES_LABELS),
             "doubt": doubt,
             "tags": made_with["tags"],
             "activation": made_with["activation"],
@@ -177,7 +179,7 @@ class IRNet(Method):
         labelled = with_maps(
             dataset,
             track(dataset, f"labels {number}"),
-            lambda sample: class_labels_of(self._evidence(sample), self.config, doubt=doubt),
+            lambda sample: class_labels_of(self._evidence(sample), config, doubt=doubt),
             out / f"labels-{number}",
             identity,
         )

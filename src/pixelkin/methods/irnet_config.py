@@ -55,7 +55,7 @@ class IRNetConfig(MethodConfig):
     """Decide the class of a pixel before its instance; off: both at once, as published."""
     normalisation: Normalisation = "class"
     """What is divided by its largest value after the walk: ``image`` all classes and instances together, as published;
-    ``class`` each class; ``region`` each instance."""
+    ``class`` each class, which its tag says is somewhere; ``region`` each instance; ``none`` nothing."""
     score: Literal["margin", "peak"] = "margin"
     """``peak``: largest walked value of an instance, as published; ``margin``: square root of how far its values are
     above those of the next class on average, lower for small ones."""

@@ -79,11 +79,11 @@ def instances_of(fields: Fields, config: IRNetConfig, *, source: str) -> Instanc
 
 def _walk(fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None, config: IRNetConfig) -> Walked:
     """The seeds of each class after the walk: its probability where there is one, else its activation."""
-    pairs, normalisation = config.pairs, config.normalisation
+    pairs, scale = config.pairs, None
     ground: npt.NDArray[np.float32] | None = None
     if config.rounds and f"{PROBABILITY}0" in fields.maps:
         seeds = np.stack([fields[f"{PROBABILITY}{class_id}"] for class_id in present])
-        ground, normalisation = fields[f"{PROBABILITY}0"] * np.float32(config.maps.background_weight), "none"
+        ground, scale = fields[f"{PROBABILITY}0"], config.maps.background_weight
     else:
         seeds = np.stack([fields[f"{CAM}{class_id}"] for class_id in present])
         if config.background == "walked":
@@ -93,7 +93,8 @@ def _walk(fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | No
         fields["boundary"],
         groups=groups,
         background=ground,
-        normalisation=normalisation,
+        normalisation=config.normalisation,
+        background_scale=scale,
         beta=pairs.beta,
         radius=pairs.walk_radius,
         steps=pairs.steps,
