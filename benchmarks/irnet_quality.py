@@ -11,9 +11,11 @@ Rows: what the label says of each stage of one model.
 * activation: class activation, its threshold the best of those tried, which the truth chooses; instances are its
   connected components, scored by the largest activation.
 * + boundary: the random walk of whole activations; instances are its pieces.
-* + displacement: activations cut by the displacement first. What `pixelkin label --method irnet` makes.
-* paper's rules: the same fields, a constant background, everything divided by the largest value of the image, scored by
-  the peak, nothing below 1 % of the usual image.
+* + displacement: activations cut by the displacement first. The paper ends here.
+* + class maps: learned from labels like these, they take the place of the activation. What `pixelkin label --method
+  irnet` makes.
+* paper's rules: activation, boundary and displacement, a constant background, everything divided by the largest value
+  of the image, scored by the peak, nothing below 1 % of the usual image.
 """
 
 from __future__ import annotations
@@ -65,11 +67,13 @@ class Bench:
         best, scores = max(tried, key=lambda pair: pair[1]["mIoU"])
         highest = max(row["AP50"] for _, row in tried)
         yield "activation", scores | {"threshold": best, "AP50 at its own best threshold": highest}
-        yield "+ boundary", self.with_settings(use_displacement=False)
-        yield "+ displacement", self.with_settings()
+        yield "+ boundary", self.with_settings(rounds=0, use_displacement=False)
+        yield "+ displacement", self.with_settings(rounds=0)
+        yield "+ class maps", self.with_settings()
+        yield "+ class maps, no displacement", self.with_settings(use_displacement=False)
         # The paper's 1 % holds for each image; min_area is in pixels: that of the usual 500 x 375.
         paper = self.method.config.pairs.model_copy(update={"min_area": 1875, "beta": 10.0})
-        rules = {"background": "constant", "class_first": False, "normalisation": "image", "score": "peak"}
+        rules = {"background": "constant", "class_first": False, "normalisation": "image", "score": "peak", "rounds": 0}
         yield "paper's rules", self.with_settings(pairs=paper, **rules)
 
     def activation(self, sample: Sample, threshold: float) -> tuple[np.ndarray, Instances]:

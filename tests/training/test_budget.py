@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pixelkin.training.budget import Budget
+from pixelkin.training import budget as module
+from pixelkin.training.budget import Budget, Stages
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,24 @@ def test_what_is_not_a_budget(text):
 def test_one_positive_limit(limits):
     with pytest.raises(ValueError, match="either seconds or iterations"):
         Budget(**limits)
+
+
+def test_each_stage_gets_its_share_of_what_is_left(monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stages = Stages(Budget(seconds=100), {"a": 3, "maps": 1, "b": 4, "c": 2})
+    assert stages.begin("a").seconds == pytest.approx(30)
+    now[0] += 60  # twice what it was given
+    assert stages.begin("b").seconds == pytest.approx(40 * 4 / 6)  # "maps" needed no budget and is over
+    now[0] += 10
+    assert stages.begin("c").seconds == pytest.approx(30)
+    late = Stages(Budget(seconds=100), {"a": 1, "b": 1})
+    now[0] += 500
+    assert late.begin("b").seconds == pytest.approx(5)
+
+
+@pytest.mark.parametrize("budget", [None, Budget(iterations=7)])
+def test_no_limit_and_iterations_are_for_every_stage(budget):
+    stages = Stages(budget, {"a": 1, "b": 1})
+    assert stages.begin("a") is budget
+    assert stages.begin("b") is budget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -28,7 +27,7 @@ from pixelkin.methods.tag_classifier import (
     weights_digest,
 )
 from pixelkin.models.class_maps import ClassMaps
-from pixelkin.training.budget import Budget
+from pixelkin.training.budget import Budget, Stages
 from pixelkin.training.loop import train
 from pixelkin.training.progress import track
 from pixelkin.viz import boundary_picture, flow_wheel, heatmap
@@ -40,8 +39,9 @@ if TYPE_CHECKING:
     from pixelkin.models.pair_fields import PairFields
     from pixelkin.training.loop import TrainingReport
 
-SHARES = {"classifier": 0.3, "relations": 0.2, "rounds": 0.4}
-"""Of a time budget, for the trainings; the label maps in between take what they take."""
+SHARES = {"classifier": 3.0, "regions": 1.0, "relations": 2.0}
+ROUND_SHARES = {"labels": 2.0, "class maps": 3.0}
+"""Of a time budget; making maps takes what it takes, and what follows feels it."""
 
 NO_MODEL = "irnet has no model yet: call fit or load first"
 
@@ -96,14 +96,16 @@ class IRNet(Method):
         classes = tagged_classes(dataset)
         if max(classes, default=0) > LARGEST_ID:
             raise ValueError(f"class id {max(classes)} is over {LARGEST_ID}, the largest in a 16-bit PNG: renumber")
-        rounds = self.config.rounds
+        rounds = range(1, self.config.rounds + 1)
+        turns = {f"{stage} {number}": share for number in rounds for stage, share in ROUND_SHARES.items()}
+        stages = Stages(budget, SHARES | turns)
         self.classifier, learned = fit_classifier(
             self.config.classifier,
             dataset,
             classes,
             self.config.backbone,
             out=Path(out) / "classifier",
-            budget=_part(budget, SHARES["classifier"] if rounds else 0.5),
+            budget=stages.begin("classifier"),
             device=self.device,
             seed=seed,
         )
@@ -132,7 +134,7 @@ class IRNet(Method):
             recipe.loss,
             training.model_copy(update={"seed": seed}),
             out=Path(out) / "relations",
-            budget=_part(budget, SHARES["relations"] if rounds else 0.4),
+            budget=stages.begin("relations"),
             most_steps=training.iterations,
             device=self.device,
             groups=recipe.groups(model, self.facts),
@@ -150,17 +152,16 @@ class IRNet(Method):
         recipe.finish(model, regions, self.facts)
         self.relations, self.maps = model, None
         reports = {"classifier": learned, "relations": report}
-        part = _part(budget, SHARES["rounds"] / max(rounds, 1))
-        for number in range(1, rounds + 1):
+        for number in rounds:
             self.maps, reports[f"class maps, round {number}"] = self._round(
-                number, dataset, out=Path(out), budget=part, seed=seed, made_with=made_with
+                number, dataset, out=Path(out), stages=stages, seed=seed, made_with=made_with
             )
         self.facts["training"] = {
             stage: {"iterations": each.iterations, "seconds": round(each.seconds, 1)} for stage, each in reports.items()
         }
 
     def _round(
-        self, number: int, dataset: Dataset, *, out: Path, budget: Budget | None, seed: int, made_with: dict[str, str]
+        self, number: int, dataset: Dataset, *, out: Path, stages: Stages, seed: int, made_with: dict[str, str]
     ) -> tuple[ClassMaps, TrainingReport]:
         """Class maps learned from the labels of the models so far."""
         models = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
@@ -189,7 +190,7 @@ class IRNet(Method):
             self.facts["classes"],
             self.classifier,
             out=out / f"class-maps-{number}",
-            budget=budget,
+            budget=stages.begin(f"class maps {number}"),
             device=self.device,
             seed=seed,
             identity=identity,
@@ -324,8 +325,3 @@ class IRNet(Method):
 
     def _recipe(self, *, pretrained: bool = False) -> PairRecipe:
         return PairRecipe(self.config.pairs, "paper", self.config.backbone, pretrained=pretrained)
-
-
-def _part(budget: Budget | None, share: float) -> Budget | None:
-    """A share of a time budget; a number of steps is for each training."""
-    return budget if budget is None or budget.seconds is None else replace(budget, seconds=budget.seconds * share)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -43,3 +45,31 @@ class Budget:
     def __str__(self) -> str:
         """As :meth:`parse` reads it."""
         return f"{self.iterations}it" if self.iterations is not None else f"{self.seconds:.15g}s"
+
+
+class Stages:
+    """A time budget over several stages: each gets its share of what is left when it begins.
+
+    So a stage that takes longer than its share, or less, is felt by all that follow. A number of iterations is for each
+    stage.
+
+    Args:
+        budget: for all stages; None: no limit.
+        shares: weight of each stage, in order.
+    """
+
+    LEAST = 0.05
+    """Of the whole, for a stage that begins when all is spent."""
+
+    def __init__(self, budget: Budget | None, shares: Mapping[str, float]) -> None:
+        self.budget, self.ahead, self.started = budget, dict(shares), time.monotonic()
+
+    def begin(self, stage: str) -> Budget | None:
+        """The budget of the stage that begins now; those before it are over."""
+        while next(iter(self.ahead)) != stage:
+            self.ahead.pop(next(iter(self.ahead)))
+        share = self.ahead[stage] / sum(self.ahead.values())
+        if self.budget is None or self.budget.seconds is None:
+            return self.budget
+        left = self.budget.seconds - (time.monotonic() - self.started)
+        return Budget(seconds=max(left * share, self.budget.seconds * self.LEAST))
