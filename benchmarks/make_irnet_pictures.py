@@ -24,7 +24,8 @@ from pixelkin.data.synthetic import scene_dataset
 from pixelkin.formats import open_dataset
 from pixelkin.grouping.displacement import group_by_displacement
 from pixelkin.methods.base import Method
-from pixelkin.methods.irnet import CAM, IRNet, IRNetConfig
+from pixelkin.methods.irnet import IRNet, IRNetConfig
+from pixelkin.methods.irnet_labels import CAM, PROBABILITY, classes_in
 from pixelkin.methods.regions import regions_of
 from pixelkin.training.budget import Budget
 from pixelkin.viz import boundary_picture, flow_wheel, heatmap, overlay, panel, semantic_picture
@@ -54,19 +55,24 @@ def stages(method: IRNet, sample: Sample) -> RGB:
     fields = method.fields(sample)
     image = sample.image
     tiles: list[tuple[str, RGB]] = [("the image", image)]
-    for name in fields.maps:
-        if name.startswith(CAM):
-            class_id = int(name.removeprefix(CAM))
-            shown = heatmap(fields[name], image=image, low=0, high=1)
-            tiles.append((f"1 activation: {method.classes[class_id]}", shown))
+    present = classes_in(fields)
+
+    def maps(prefix: str, title: str) -> None:
+        for class_id in present:
+            shown = heatmap(fields[f"{prefix}{class_id}"], image=image, low=0, high=1)
+            tiles.append((f"{title}: {method.classes[class_id]}", shown))
+
+    maps(CAM, "1 activation")
     sure = regions_of(sample, method.activation, method.config.regions)
     tiles.append(("2 what is sure (white: unknown)", _regions(sure)))
     tiles.append(("3 boundary", boundary_picture(fields["boundary"])))
     tiles.append(("3 displacement", flow_wheel(fields["displacement"])))
     groups = group_by_displacement(fields["displacement"], weak=method.config.pairs.weak)
     tiles.append(("4 where it leads", _groups(groups)))
-    tiles.append(("5 classes", semantic_picture(method.semantic(sample, fields), image=image)))
-    tiles.append(("5 instances", overlay(image, method.group(fields, sample))))
+    if method.maps is not None:
+        maps(PROBABILITY, "6 probability")
+    tiles.append(("5, 6 classes", semantic_picture(method.semantic(sample, fields), image=image)))
+    tiles.append(("5, 6 instances", overlay(image, method.group(fields, sample))))
     return panel(tiles, height=170, columns=-(-len(tiles) // 3))
 
 

@@ -171,6 +171,7 @@ def test_predicted_tags_label_images_without_any(data: Path, capsys: pytest.Capt
     (data / "tags.csv").write_text("a.png,box\nb.png,\n")
     small = {"classifier.crop": 64, "classifier.long_side": "64,64", "classifier.scales": 1, "pairs.crop": 64}
     small |= {"classifier.training.batch_size": 1, "pairs.training.batch_size": 1, "pairs.width": 32}
+    small |= {"maps.crop": 64, "maps.long_side": "64,64", "maps.training.batch_size": 1, "rounds": 1}
     small |= {"tag_threshold": 1e-6}  # whatever a step taught: every class is in every image
     settings = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
     inputs = [str(data / "images"), "--tags", str(data / "tags.csv"), "--classes", str(data / "classes.txt")]

@@ -25,6 +25,11 @@ SMALL = {
     "pairs.width": 64,
     "pairs.offsets": 16,
     "pairs.training.batch_size": 2,
+    "maps.crop": 96,
+    "maps.long_side": "96,128",
+    "maps.scales": "0.5",
+    "maps.flip": "false",
+    "maps.training.batch_size": 2,
 }
 
 
@@ -59,6 +64,8 @@ def test_the_method_is_chosen_and_every_image_done(run: Path) -> None:
     assert {stage: spent["iterations"] for stage, spent in facts["training"].items()} == {
         "classifier": 2,
         "relations": 2,
+        "class maps, round 1": 2,
+        "class maps, round 2": 2,
     }
 
 
@@ -92,7 +99,8 @@ def test_the_gallery_shows_every_stage(run: Path, shared_data: Path) -> None:
     for entry in entries:
         captions = [picture["caption"] for picture in entry["pictures"]]
         tags = tags_of(shared_data, entry["name"].rsplit("/", 1)[-1])
-        assert set(captions) == {*(f"activation: {tag}" for tag in tags), "boundary", "displacement"}
+        of_classes = {f"{kind}: {tag}" for kind in ("activation", "probability") for tag in tags}
+        assert set(captions) == {*of_classes, "boundary", "displacement"}
         for picture in entry["pictures"]:
             head, data = picture["picture"].split(",", 1)
             assert head == "data:image/webp;base64"
