@@ -96,6 +96,26 @@ def test_maps_stay_over_their_pixels_at_odd_sizes():
         torch.testing.assert_close(out[inner], ((torch.arange(size) + 0.5) * target)[inner])
 
 
+def test_only_layers_that_look_around_know_what_is_beside():
+    """Features that differ far to the left change the displacement with context, never without."""
+    channels, strides = (16, 24, 32), (4, 8, 16)
+    beside = {}
+    for context in (0, 4):
+        torch.manual_seed(0)
+        head = DisplacementHead(channels, strides, width=32, context=context).eval()
+        features = maps(channels, strides, 128, 256)
+        other = [feature.clone() for feature in features]
+        for feature in other:
+            feature[..., : feature.shape[-1] // 4] = feature[..., : feature.shape[-1] // 4].flip(-2)  # the same mean
+        one, two = (head(each, (32, 64)) for each in (features, other))
+        beside[context] = float((one - two).abs()[..., 24:32].max())
+    assert beside[0] < 5e-3  # the norms of whole maps
+    assert beside[4] > 10 * beside[0]
+    assert count(DisplacementHead(channels, strides, width=32)) == count(
+        DisplacementHead(channels, strides, width=32, context=0)
+    )
+
+
 def test_centring_acts_in_eval_mode_only_and_is_saved():
     head = DisplacementHead((8, 16), (4, 8), width=32)
     features = maps((8, 16), (4, 8), 32, 32)

@@ -68,6 +68,8 @@ class PairConfig(MethodConfig):
     """Of the backbone's coarsest map; none: its own. The published ResNet-50 has 16."""
     width: int = pydantic.Field(default=256, ge=32, multiple_of=32)
     """Channels of the displacement head."""
+    context: int = pydantic.Field(default=0, ge=0, le=6)
+    """Layers of it that look around; published: 0, which cannot tell left from right."""
     crop: int = pydantic.Field(default=256, ge=32, multiple_of=8)
     """Side of a training crop; 512 as published, too much for a CPU."""
     scale_jitter: tuple[float, float] = (0.5, 1.5)
@@ -144,6 +146,7 @@ class PairRecipe:
             self.backbone,
             stride=config.stride,
             width=config.width,
+            context=config.context,
             output_stride=config.output_stride,
             pretrained=self.pretrained,
         )

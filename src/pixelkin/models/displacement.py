@@ -26,6 +26,8 @@ class DisplacementHead(nn.Module):
         strides: image pixels per cell of each map.
         target_stride: image pixels per field pixel.
         width: channels of the coarse maps and joints; the finer maps get a half and a quarter of it.
+        context: layers that look around, each twice as far as the one before; 0 as published. All others look at one
+            place, and the maps of a network that saw mirrored images cannot tell left from right there.
 
     Raises:
         ValueError: maps that do not fit the target stride, or a width that is no multiple of 32.
@@ -34,7 +36,13 @@ class DisplacementHead(nn.Module):
     mean: Tensor
 
     def __init__(
-        self, channels: Sequence[int], strides: Sequence[float], *, target_stride: int = 4, width: int = 256
+        self,
+        channels: Sequence[int],
+        strides: Sequence[float],
+        *,
+        target_stride: int = 4,
+        width: int = 256,
+        context: int = 0,
     ) -> None:
         super().__init__()
         check_taps(channels, strides, target_stride)
@@ -49,6 +57,7 @@ class DisplacementHead(nn.Module):
         self.reduce = nn.ModuleList(_reduction(c, out) for c, out in zip(channels, widths, strict=True))
         coarse = len(channels) - len(fine)
         self.join_coarse = _reduction(coarse * width, width) if coarse else None
+        self.context = nn.ModuleList(_surroundings(width, 2**i) for i in range(context if coarse else 0))
         joined = sum(widths[i] for i in fine) + (width if coarse else 0)
         self.join = nn.Sequential(_reduction(joined, width), nn.ReLU(), nn.Conv2d(width, 2, 1, bias=False))
         self.register_buffer("mean", torch.zeros(2))
@@ -70,7 +79,12 @@ class DisplacementHead(nn.Module):
             else:
                 coarse.append(torch.relu(to_grid(reduce(x), stride, 2 * target, half)))
         if self.join_coarse is not None:
-            fine.append(torch.relu(to_grid(self.join_coarse(torch.cat(coarse, dim=1)), 2 * target, target, size)))
+            met = self.join_coarse(torch.cat(coarse, dim=1))
+            if self.context:
+                met = torch.relu(met)
+            for layer in self.context:
+                met = met + torch.relu(layer(met))
+            fine.append(torch.relu(to_grid(met, 2 * target, target, size)))
         field = cast("Tensor", self.join(torch.cat(fine, dim=1)))
         return field if self.training else field - self.mean.view(1, 2, 1, 1)
 
@@ -87,3 +101,12 @@ class DisplacementHead(nn.Module):
 
 def _reduction(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.GroupNorm(min(16, width // 8), width))
+
+
+def _surroundings(width: int, dilation: int) -> nn.Sequential:
+    """5x5 cells, so far apart, of each channel, then all channels together."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 5, padding=2 * dilation, dilation=dilation, groups=width, bias=False),
+        nn.Conv2d(width, width, 1, bias=False),
+        nn.GroupNorm(min(16, width // 8), width),
+    )

@@ -31,6 +31,7 @@ class PairFields(nn.Module):
         backbone: name for :func:`pixelkin.models.backbone.build_backbone`.
         stride: image pixels per field pixel.
         width: channels of the displacement head; 256 as published.
+        context: its layers that look around; 0 as published.
         output_stride: of the backbone's coarsest map; None: its own. The published ResNet-50 has 16.
         pretrained: whether the backbone has its ImageNet weights; without them only tests make sense.
 
@@ -44,6 +45,7 @@ class PairFields(nn.Module):
         *,
         stride: int = 4,
         width: int = 256,
+        context: int = 0,
         output_stride: int | None = None,
         pretrained: bool = True,
     ) -> None:
@@ -51,7 +53,7 @@ class PairFields(nn.Module):
         self.stride = stride
         self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride).freeze()
         channels, strides = self.backbone.channels, self.backbone.strides
-        self.displacement = DisplacementHead(channels, strides, target_stride=stride, width=width)
+        self.displacement = DisplacementHead(channels, strides, target_stride=stride, width=width, context=context)
         self.boundary = BoundaryHead(channels, strides, target_stride=stride)
 
     def forward(self, image: Tensor) -> PairOutput:
