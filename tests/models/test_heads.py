@@ -108,7 +108,7 @@ def test_only_layers_that_look_around_know_what_is_beside():
         for feature in other:
             feature[..., : feature.shape[-1] // 4] = feature[..., : feature.shape[-1] // 4].flip(-2)  # the same mean
         one, two = (head(each, (32, 64)) for each in (features, other))
-        beside[context] = float((one - two).abs()[..., 24:32].max())
+        beside[context] = float((one - two).detach().abs()[..., 24:32].max())
     assert beside[0] < 5e-3  # the norms of whole maps
     assert beside[4] > 10 * beside[0]
     assert count(DisplacementHead(channels, strides, width=32)) == count(
