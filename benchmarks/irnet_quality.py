@@ -35,7 +35,8 @@ from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.components import class_components
 from pixelkin.formats import open_dataset
 from pixelkin.methods.base import Method
-from pixelkin.methods.irnet import IRNet, IRNetConfig
+from pixelkin.methods.irnet import IRNet
+from pixelkin.methods.irnet_config import IRNetConfig
 from pixelkin.metrics import evaluate
 from pixelkin.metrics.semantic import MeanIoU
 from pixelkin.training.budget import Budget

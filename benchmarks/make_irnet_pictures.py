@@ -24,7 +24,8 @@ from pixelkin.data.synthetic import scene_dataset
 from pixelkin.formats import open_dataset
 from pixelkin.grouping.displacement import group_by_displacement
 from pixelkin.methods.base import Method
-from pixelkin.methods.irnet import IRNet, IRNetConfig
+from pixelkin.methods.irnet import IRNet
+from pixelkin.methods.irnet_config import IRNetConfig
 from pixelkin.methods.irnet_labels import CAM, PROBABILITY, classes_in
 from pixelkin.methods.regions import regions_of
 from pixelkin.training.budget import Budget

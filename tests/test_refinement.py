@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 import pixelkin
 from pixelkin.data import Dataset
 from pixelkin.data.synthetic import scene_dataset
-from pixelkin.methods.irnet import IRNet, IRNetConfig
+from pixelkin.methods.irnet import IRNet
+from pixelkin.methods.irnet_config import IRNetConfig
 from pixelkin.methods.siseg import SISeg
 from pixelkin.methods.tag_classifier import build_classifier
 

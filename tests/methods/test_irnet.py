@@ -11,7 +11,8 @@ from pixelkin.data.sample import read_label_image
 from pixelkin.data.synthetic import scene_dataset
 from pixelkin.methods import class_labels, regions, siseg_pairs, tag_classifier
 from pixelkin.methods.base import Field, Fields, Method
-from pixelkin.methods.irnet import IRNet, IRNetConfig
+from pixelkin.methods.irnet import IRNet
+from pixelkin.methods.irnet_config import IRNetConfig
 from pixelkin.methods.tag_classifier import weights_digest
 from pixelkin.training.budget import Budget
 
