@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 
-from pixelkin.data import Dataset, Instances, Sample
+from pixelkin.data import Dataset, Instances, Point, Sample
 from pixelkin.methods.base import ConfigError, Field, Fields, Method, MethodConfig
 from pixelkin.methods.baselines import Components, ComponentsConfig, Watershed, WatershedConfig, count_baselines
 from pixelkin.methods.registry import METHODS, UnknownMethodError, choose_method, get_method, list_methods
@@ -199,8 +199,8 @@ def test_missing_labels_name_the_flag(learner: Learner) -> None:
 def test_unknown_methods_name_the_nearest() -> None:
     with pytest.raises(UnknownMethodError, match="did you mean 'siseg'"):
         get_method("sisge")
-    with pytest.raises(UnknownMethodError, match="this version has siseg, irnet, components"):
-        get_method("bestie")
+    with pytest.raises(UnknownMethodError, match="this version has siseg, irnet, bestie, components"):
+        get_method("oal")
 
 
 def test_auto_takes_a_recipe_for_the_labels_there_are() -> None:
@@ -209,6 +209,10 @@ def test_auto_takes_a_recipe_for_the_labels_there_are() -> None:
     assert "1 of 2 images" in why
     with pytest.raises(ValueError, match="--semantic DIR"):
         choose_method(Dataset([sample("a", None)]))
+    clicked = sample("a", None).replace(points=(Point(1, 2, 1),), tags=(1,))
+    assert choose_method(Dataset([clicked]))[0] == "bestie"
+    assert choose_method(Dataset([clicked.replace(points=None)]))[0] == "irnet"
+    assert choose_method(Dataset([clicked.replace(semantic=scene())]))[0] == "siseg"
 
 
 @pytest.mark.parametrize("info", list_methods(), ids=lambda info: info.name)

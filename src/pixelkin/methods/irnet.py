@@ -164,7 +164,6 @@ class IRNet(Method):
         self, number: int, dataset: Dataset, *, out: Path, stages: Stages, seed: int, made_with: dict[str, str]
     ) -> tuple[ClassMaps, TrainingReport]:
         """Class maps learned from the labels of the models so far."""
-        models = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
         if self.classifier is None:
             raise RuntimeError(NO_MODEL)
         config, doubt = self.config, 0.0
@@ -175,7 +174,7 @@ class IRNet(Method):
             "doubt": doubt,
             "tags": made_with["tags"],
             "activation": made_with["activation"],
-            "models": {part: weights_digest(model) for part, model in models.items() if model is not None},
+            "models": {part: weights_digest(model) for part, model in self.networks().items()},
         }
         labelled = with_maps(
             dataset,
@@ -260,13 +259,16 @@ class IRNet(Method):
 
     def state(self) -> dict[str, torch.Tensor]:
         """The weights of all networks."""
-        parts = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
         return {
             f"{part}.{key}": tensor
-            for part, model in parts.items()
-            if model is not None
+            for part, model in self.networks().items()
             for key, tensor in model.state_dict().items()
         }
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The networks there are so far, by name."""
+        parts = {"classifier": self.classifier, "relations": self.relations, "maps": self.maps}
+        return {part: model for part, model in parts.items() if model is not None}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take up saved weights; no pretrained ones are looked for."""

@@ -46,6 +46,14 @@ METHODS: dict[str, MethodInfo] = {
             "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations, arXiv 1904.05044",
         ),
         MethodInfo(
+            "bestie",
+            "pixelkin.methods.bestie:BESTIE",
+            "divides semantic maps, given or its own, by points or image tags",
+            ("points", "tags"),
+            "Beyond Semantic to Instance Segmentation: Weakly-Supervised Instance Segmentation via Semantic Knowledge"
+            " Transfer and Self-Refinement, arXiv 2109.09477",
+        ),
+        MethodInfo(
             "components",
             "pixelkin.methods.baselines:Components",
             "connected components of every class; baseline, learns nothing",
@@ -103,13 +111,15 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
     Raises:
         ValueError: no method of this version learns from these labels.
     """
-    for info in METHODS.values():
-        for kind in info.supervision:
+    kinds = {kind for info in METHODS.values() for kind in info.supervision}
+    for kind in sorted(kinds, key=lambda kind: (kind != "semantic", kind != "points", kind)):  # measured best, first
+        for info in (info for info in METHODS.values() if kind in info.supervision):
             count = sum(sample.has(kind) for sample in dataset)
             if count and not info.baseline and not info.student:
                 return info.name, f"{count} of {len(dataset)} images have {kind} labels, which it learns from"
     from pixelkin.methods.base import MENDS
 
-    kinds = sorted({kind for info in METHODS.values() if not info.student for kind in info.supervision})
-    wanted = " or ".join(MENDS[kind] for kind in kinds)
-    raise ValueError(f"no method of this version learns from what is here: give {wanted}")
+    wanted = sorted({kind for info in METHODS.values() if not info.student for kind in info.supervision})
+    raise ValueError(
+        f"no method of this version learns from what is here: give {' or '.join(MENDS[kind] for kind in wanted)}"
+    )

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -177,13 +178,25 @@ def _loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tens
     return {"loss": tag_loss(model(batch["image"].float() / 255), batch["tags"])}
 
 
+class Crops(Protocol):
+    """Settings of training crops."""
+
+    @property
+    def crop(self) -> int:
+        """Side of a crop."""
+
+    @property
+    def long_side(self) -> tuple[int, int]:
+        """Least and greatest random length of an image's long side."""
+
+
 class TagExamples:
     """Training crops at random scales, some mirrored, with the tags of the whole image.
 
     Beyond the image there is its mean colour.
     """
 
-    def __init__(self, config: ClassifierConfig, dataset: Dataset, classes: Sequence[int]) -> None:
+    def __init__(self, config: Crops, dataset: Dataset, classes: Sequence[int]) -> None:
         self.config, self.dataset = config, dataset
         self.rows = {class_id: row for row, class_id in enumerate(classes)}
 

@@ -101,6 +101,7 @@ def label_into(
             "classes": _text_keys(summary.classes),
             "counts": counts | {"per_class": _text_keys(summary.per_class)},
             "baselines": summary.baselines,
+            "trained_on": {} if fitted.method is None else fitted.method.trained_on,
             "timings": timings,
         }
         write_json(folder / "run.json", head | tail | {"status": "done"})
