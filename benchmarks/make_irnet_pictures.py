@@ -72,8 +72,9 @@ def stages(method: IRNet, sample: Sample) -> RGB:
     tiles.append(("4 where it leads", _groups(groups)))
     if method.maps is not None:
         maps(PROBABILITY, "6 probability")
-    tiles.append(("5, 6 classes", semantic_picture(method.semantic(sample, fields), image=image)))
-    tiles.append(("5, 6 instances", overlay(image, method.group(fields, sample))))
+    step = 5 if method.maps is None else 6
+    tiles.append((f"{step} classes", semantic_picture(method.semantic(sample, fields), image=image)))
+    tiles.append((f"{step} instances", overlay(image, method.group(fields, sample))))
     return panel(tiles, height=170, columns=-(-len(tiles) // 3))
 
 
@@ -102,7 +103,7 @@ def photos(voc: Path, names: str | None) -> Dataset:
 
 def fitted(budget: str) -> IRNet:
     """A method that learned from the tags of synthetic scenes."""
-    method = IRNet(IRNetConfig())
+    method = IRNet(IRNetConfig(rounds=0))  # the rounds would take most of the time
     with tempfile.TemporaryDirectory() as folder:
         tags = scene_dataset(80, 0, labels=("tags",), **SCENES)
         method.fit(tags, out=Path(folder), budget=Budget.parse(budget), device="cpu")

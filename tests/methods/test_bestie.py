@@ -187,7 +187,7 @@ def test_killed_in_any_stage_it_ends_as_if_it_had_not_been(chained, tmp_path, mo
     module, name = {
         "irnet": (siseg_pairs, "affinity_loss"),
         "maps": (irnet, "class_labels_of"),
-        "peak classifier": (bestie_peaks, "tag_loss"),
+        "peak classifier": (bestie_peaks, "tags_loss"),
         "peaks": (bestie_peaks, "find_peaks"),
         "fields": (bestie_training, "bestie_loss"),
     }[stage]

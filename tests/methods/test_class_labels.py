@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pixelkin.data import Dataset, ImageError, Sample
+from pixelkin.methods.base import ConfigError
 from pixelkin.methods.class_labels import ClassMapConfig, MapExamples, class_probabilities, fit_class_maps
 from pixelkin.methods.tag_classifier import weights_digest
 from pixelkin.models.class_maps import ClassMaps
@@ -105,3 +106,12 @@ def test_probabilities_are_of_the_classes_asked_for(classifier):
 def test_no_images():
     with pytest.raises(ValueError, match="no image"):
         fit_class_maps(SMALL, Dataset([]), IDS, None, out=None, budget=None, device="cpu", seed=0, identity={})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"long_side": "400,200"}, {"long_side": "0,9"}, {"scales": "0"}, {"scales": "1,-1"}],
+)
+def test_settings_that_make_no_sense(change):
+    with pytest.raises(ConfigError, match=r"above 0"):
+        ClassMapConfig.from_settings(change)

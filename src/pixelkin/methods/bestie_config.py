@@ -8,6 +8,7 @@ import pydantic
 
 from pixelkin.methods.base import MethodConfig
 from pixelkin.methods.irnet_config import IRNetConfig
+from pixelkin.methods.windows import LongSide, Scales
 from pixelkin.training.config import TrainingConfig
 
 Refining = Literal["online", "teacher", "false"]
@@ -28,7 +29,7 @@ class PeakConfig(MethodConfig):
     """Learning rate of the head over the backbone's."""
     crop: int = pydantic.Field(default=256, ge=32, multiple_of=32)
     """Side of a training crop; published: 321."""
-    long_side: tuple[int, int] = (256, 448)
+    long_side: LongSide = (256, 448)
     """Least and greatest random length of a training image's long side; published: 384 on both sides."""
     epochs: float = pydantic.Field(default=3.0, ge=0)
     """Passes over the images, at least ``training.iterations`` steps; published: 15."""
@@ -55,11 +56,6 @@ class PeakConfig(MethodConfig):
             raise ValueError("give an odd number of pixels")
         return value
 
-    @pydantic.field_validator("long_side")
-    @classmethod
-    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
-        return _ascending(value)
-
 
 class CenterConfig(MethodConfig):
     """Settings of the network of centres and offsets, and of what it is taught. Lengths are in image pixels."""
@@ -76,7 +72,7 @@ class CenterConfig(MethodConfig):
     """Learning rate of decoder and heads over the backbone's; published: 1."""
     crop: int = pydantic.Field(default=320, ge=32, multiple_of=32)
     """Side of a training crop; published: 416."""
-    long_side: tuple[int, int] = (314, 584)
+    long_side: LongSide = (314, 584)
     """Least and greatest random length of a training image's long side, as published."""
     jitter: float = pydantic.Field(default=0.3, ge=0, lt=1)
     """Most that brightness, contrast and saturation change in a training image; the teacher sees it unchanged."""
@@ -112,11 +108,6 @@ class CenterConfig(MethodConfig):
     )
     """Published: 50,000 steps of 16, adam, 5e-5."""
 
-    @pydantic.field_validator("long_side")
-    @classmethod
-    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
-        return _ascending(value)
-
 
 class BESTIEConfig(MethodConfig):
     """Settings of :class:`~pixelkin.methods.bestie.BESTIE`; what differs from the paper says so."""
@@ -137,7 +128,7 @@ class BESTIEConfig(MethodConfig):
     """Width of the window in which a centre has the largest heat of its component, in pixels."""
     relative_kernel: float | None = pydantic.Field(default=None, gt=0)
     """The window reaches so many times the square root of the component's area to each side; published: none."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: Scales = (1.0,)
     """Of the image, for its fields."""
     flip: bool = True
     """Whether the mirror image is looked at too, for twice the time."""
@@ -153,16 +144,3 @@ class BESTIEConfig(MethodConfig):
     """The background's predicted probability times this competes with those of the classes."""
     max_pixels: int = pydantic.Field(default=4_000_000, ge=1024)
     """Larger images, at any scale, are shrunk to this for the fields; the masks keep the image's size."""
-
-    @pydantic.field_validator("scales")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or min(value) <= 0:
-            raise ValueError("give at least one scale, all above 0")
-        return value
-
-
-def _ascending(value: tuple[int, int]) -> tuple[int, int]:
-    if not 0 < value[0] <= value[1]:
-        raise ValueError("long_side is the least and the greatest length, above 0")
-    return value

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from pixelkin.cues.peaks import average_views, confident_peaks, find_peaks
 from pixelkin.data import Dataset, Point, Sample
 from pixelkin.formats.files import whole
 from pixelkin.methods.bestie_config import PeakConfig
-from pixelkin.methods.tag_classifier import TagExamples, tags_digest, weights_digest
-from pixelkin.models.classifier import tag_loss
+from pixelkin.methods.tag_classifier import TagExamples, tags_digest, tags_loss, weights_digest
 from pixelkin.models.peak_attention import PeakClassifier, peak_views
 from pixelkin.training.budget import Budget
 from pixelkin.training.loop import TrainingReport, train
@@ -58,7 +55,7 @@ def fit_peaks(
     report = train(
         model,
         TagExamples(config, dataset, list(classes)),
-        _loss,
+        tags_loss,
         training.model_copy(update={"seed": seed}),
         out=out,
         budget=budget,
@@ -132,7 +129,3 @@ def _points_of(sample: Sample, model: PeakClassifier, config: PeakConfig, rows: 
         top=config.top,
     )
     return tuple(Point(float(x), float(y), int(name)) for y, x, name, _ in confident_peaks(peaks, config.threshold))
-
-
-def _loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"loss": tag_loss(model(batch["image"].float() / 255), batch["tags"])}

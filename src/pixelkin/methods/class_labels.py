@@ -21,7 +21,7 @@ from torch import Tensor
 from pixelkin.data import Dataset, ImageError, Sample
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.methods.base import MethodConfig
-from pixelkin.methods.windows import random_window
+from pixelkin.methods.windows import LongSide, Scales, random_window
 from pixelkin.models.class_maps import ClassMaps, class_scores, map_loss
 from pixelkin.models.classifier import CamClassifier
 from pixelkin.training.budget import Budget
@@ -36,12 +36,12 @@ class ClassMapConfig(MethodConfig):
     """Learning rate of the heads over the backbone's."""
     crop: int = pydantic.Field(default=256, ge=32, multiple_of=32)
     """Side of a training crop."""
-    long_side: tuple[int, int] = (256, 448)
+    long_side: LongSide = (256, 448)
     """Least and greatest random length of a training image's long side."""
     epochs: float = pydantic.Field(default=4.0, ge=0)
     """Passes over the images in a round, which has at least ``training.iterations`` steps, however few images."""
     training: TrainingConfig = TrainingConfig(iterations=120, batch_size=16, learning_rate=3e-4, warmup=10)
-    scales: tuple[float, ...] = (1.0, 0.75)
+    scales: Scales = (1.0, 0.75)
     """Of the image, for its maps."""
     flip: bool = True
     """Whether the mirror image is looked at too, for twice the time."""

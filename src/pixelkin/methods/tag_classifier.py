@@ -20,7 +20,7 @@ from torch import Tensor
 from pixelkin.cues.activation import normalise
 from pixelkin.data import Dataset, ImageError, Sample
 from pixelkin.methods.base import MethodConfig
-from pixelkin.methods.windows import random_window
+from pixelkin.methods.windows import LongSide, Scales, random_window
 from pixelkin.models.classifier import (
     CamClassifier,
     multi_scale_activation,
@@ -52,32 +52,18 @@ class ClassifierConfig(MethodConfig):
     """Learning rate of the head over the backbone's."""
     crop: int = pydantic.Field(default=256, ge=32, multiple_of=32)
     """Side of a training crop; 512 as published, too much for a CPU."""
-    long_side: tuple[int, int] = (256, 448)
+    long_side: LongSide = (256, 448)
     """Least and greatest random length of a training image's long side; 320 and 640 as published."""
     epochs: float = pydantic.Field(default=3.0, ge=0)
     """Passes over the images; published: 5. Training has at least ``training.iterations`` steps, however few images."""
     training: TrainingConfig = TrainingConfig(iterations=100, batch_size=16, learning_rate=3e-4, warmup=10)
     """:data:`PUBLISHED_TRAINING` is what the paper's code does."""
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    scales: Scales = (1.0, 0.5, 1.5)
     """Of the image, for the activation; the published 2.0 besides would double the time."""
     flip: bool = False
     """Whether the mirror image's activation is added, as published, for twice the time."""
     max_pixels: int = pydantic.Field(default=4_000_000, ge=1024)
     """Larger images, at any scale, are shrunk to this."""
-
-    @pydantic.field_validator("long_side")
-    @classmethod
-    def _ordered(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("long_side is the least and the greatest length, above 0")
-        return value
-
-    @pydantic.field_validator("scales")
-    @classmethod
-    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or min(value) <= 0:
-            raise ValueError("give at least one scale, all above 0")
-        return value
 
 
 def build_classifier(
@@ -131,7 +117,7 @@ def fit_classifier(
     report = train(
         model,
         TagExamples(config, dataset, list(classes)),
-        _loss,
+        tags_loss,
         training.model_copy(update={"seed": seed}),
         out=out,
         budget=budget,
@@ -174,7 +160,8 @@ def weights_digest(model: torch.nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
-def _loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tags_loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``loss`` of a batch of :class:`TagExamples`."""
     return {"loss": tag_loss(model(batch["image"].float() / 255), batch["tags"])}
 
 

@@ -1,12 +1,32 @@
-"""Random windows of images for training."""
+"""Random windows of images for training, and the settings that say at which scales images are looked at."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pydantic
+
+
+def _ascending(value: tuple[int, int]) -> tuple[int, int]:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError("long_side is the least and the greatest length, above 0")
+    return value
+
+
+def _positive(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not value or min(value) <= 0:
+        raise ValueError("give at least one scale, all above 0")
+    return value
+
+
+LongSide = Annotated[tuple[int, int], pydantic.AfterValidator(_ascending)]
+"""Least and greatest random length of a training image's long side, in pixels."""
+
+Scales = Annotated[tuple[float, ...], pydantic.AfterValidator(_positive)]
+"""Of the image, one look at each."""
 
 
 class Window(NamedTuple):
