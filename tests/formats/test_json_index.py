@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pixelkin.formats import SourceError
@@ -39,6 +39,7 @@ def test_walking_finds_what_parsing_finds(tmp_path, content, indent, ascii_only)
 
 
 @given(files, st.integers(0, 200))
+@example({":}": []}, 4)  # ends within a string that holds the bracket
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_that_is_cut_off_is_noticed(tmp_path, content, length):
     whole = json.dumps(content).encode()

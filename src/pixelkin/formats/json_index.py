@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pixelkin.data import ImageError
 from pixelkin.formats.files import SourceError
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 _OPENING, _CLOSING = b"[{", b"]}"
 
 
@@ -53,6 +53,8 @@ def _walk(path: Path, data: mmap.mmap, sections: set[str]) -> Iterator[Record]:
     for token in _TOKEN.finditer(data):
         text = token.group()
         first = text[:1]
+        if text == b'"':
+            raise SourceError(f"{path}: not a whole JSON file (a string does not end): write it again")
         if first == b'"':
             if depth == 1 and section is None:
                 key = text
