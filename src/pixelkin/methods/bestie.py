@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SHARES = {"irnet": 4.0, "peaks": 1.0, "fields": 4.0}
 """Of a time budget, for the stages that are needed."""
 
+SHAPES_FIELDS = {"backbone", "guidance", "refinement", "kernel", "relative_kernel", "scope", "mend", "edge_cost"}
+"""The settings beside ``fields`` that training depends on."""
+
 
 class BESTIE(Method):
     """Count, and learn from what counts one.
@@ -164,7 +167,15 @@ class BESTIE(Method):
         training = config.fields.training.lasting(config.fields.epochs, len(dataset))
         report = train(
             taught,
-            CenterExamples(config.fields, dataset, classes, exact=exact, weak=config.refinement == "teacher"),
+            CenterExamples(
+                config.fields,
+                dataset,
+                classes,
+                exact=exact,
+                edge_cost=config.edge_cost,
+                mend=config.mend,
+                weak=config.refinement == "teacher",
+            ),
             CenterLoss(config, classes, exact=exact),
             training.model_copy(update={"seed": seed}),
             out=out,
@@ -174,9 +185,7 @@ class BESTIE(Method):
             groups=student.parameter_groups(config.fields.head_rate),
             identity={
                 "config": config.fields.model_dump(mode="json", exclude={"training"})
-                | config.model_dump(
-                    mode="json", include={"backbone", "guidance", "refinement", "kernel", "relative_kernel", "scope"}
-                ),
+                | config.model_dump(mode="json", include=SHAPES_FIELDS),
                 "classes": list(classes),
                 "images": len(dataset),
                 "name": dataset.name,

@@ -79,6 +79,9 @@ class CenterConfig(MethodConfig):
     transfer: Literal["image", "crop"] = "image"
     """Where a component must hold one point: in the whole image, or in the crop, as published, where points that were
     cut off cost certificates and make wrong ones."""
+    divide: bool = True
+    """Components with several points of the user's are divided by paths from them, and teach as certified ones do;
+    published: they teach nothing."""
     min_area: int = pydantic.Field(default=50, ge=0)
     """Smaller components teach no instance."""
     sigma: float = pydantic.Field(default=6.0, gt=0)
@@ -138,8 +141,17 @@ class BESTIEConfig(MethodConfig):
     """Smaller components are left out, in pixels, unless a point lies in them."""
     leftover: Literal["whole", "drop"] = "whole"
     """A component without any centre is one instance, or none."""
+    mend: bool = True
+    """A component without a point of its class, but with points of others, takes theirs; published: off."""
+    division: Literal["paths", "votes"] = "paths"
+    """How given points divide: each pixel goes to the point of the shortest path, which shuns edges of the image and
+    jumps of the offsets; or to that nearest to where its offset leads, as published."""
+    edge_cost: float = pydantic.Field(default=30.0, ge=0)
+    """Pixels that a path walks around to save crossing the strongest edge."""
+    vote_cost: float = pydantic.Field(default=1.0, ge=0)
+    """Pixels that a path walks around to save a jump of the offsets by one."""
     scope: Literal["component", "class"] = "component"
-    """What given points divide: the component they lie in, or all of their class, as published."""
+    """With ``votes``: what given points divide, the component they lie in, or all of their class, as published."""
     background_weight: float = pydantic.Field(default=1.0, gt=0)
     """The background's predicted probability times this competes with those of the classes."""
     max_pixels: int = pydantic.Field(default=4_000_000, ge=1024)

@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pixelkin.cues.edges import colour_edges
 from pixelkin.cues.transfer import (
     CROWDED,
     Transfer,
@@ -24,7 +26,9 @@ from pixelkin.cues.transfer import (
     transfer,
 )
 from pixelkin.data import Dataset, ImageError, Sample
+from pixelkin.data.components import class_components
 from pixelkin.data.sample import UNKNOWN
+from pixelkin.grouping.points import divide_at_points, mend_classes
 from pixelkin.methods.bestie_config import CenterConfig
 from pixelkin.methods.windows import Window, random_window
 from pixelkin.models.center_fields import STRIDE
@@ -65,7 +69,9 @@ class CenterExamples:
         dataset: images, all with a semantic map and points.
         classes: ids in the order of the network's rows.
         exact: whether the points are the user's, one an object, and not peaks, which may miss or double one. Then they
-            are centres for themselves, and refinement divides components at them.
+            are centres for themselves, and components are divided at them.
+        edge_cost: of the paths that divide them, see :class:`~pixelkin.methods.bestie_config.BESTIEConfig`.
+        mend: whether exact points mend the classes of the map.
         weak: whether to give the crop without jitter, too.
 
     Raises:
@@ -73,11 +79,21 @@ class CenterExamples:
     """
 
     def __init__(
-        self, config: CenterConfig, dataset: Dataset, classes: Sequence[int], *, exact: bool, weak: bool = False
+        self,
+        config: CenterConfig,
+        dataset: Dataset,
+        classes: Sequence[int],
+        *,
+        exact: bool,
+        edge_cost: float = 0.0,
+        mend: bool = False,
+        weak: bool = False,
     ) -> None:
         if not len(dataset):
             raise ValueError("no image has both points or tags and a semantic map to learn from")
         self.config, self.dataset, self.classes, self.exact, self.weak = config, dataset, classes, exact, weak
+        divides = exact and config.divide and config.transfer == "image"
+        self.mend, self.edge_cost = mend and exact, edge_cost if divides else None
         self.rows = {class_id: row for row, class_id in enumerate(classes)}
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -93,7 +109,7 @@ class CenterExamples:
         sample = self.dataset[int(rng.integers(len(self.dataset)))]
         image = sample.image
         window = random_window(rng, image.shape[:2], self.config.long_side, self.config.crop)
-        view = view_of(sample, window, self.classes, self.config)
+        view = view_of(sample, window, self.classes, self.config, edge_cost=self.edge_cost, mend=self.mend)
         named = {"image": window.cut(image)}
         if self.weak:
             named["weak"] = named["image"]
@@ -104,18 +120,44 @@ class CenterExamples:
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in named.items()}
 
 
-def view_of(sample: Sample, window: Window, classes: Sequence[int], config: CenterConfig) -> View:
+def view_of(
+    sample: Sample,
+    window: Window,
+    classes: Sequence[int],
+    config: CenterConfig,
+    *,
+    edge_cost: float | None = None,
+    mend: bool = False,
+) -> View:
     """A window of an image with its semantic map and points, and what they certify.
+
+    Args:
+        sample: an image with points and a semantic map.
+        window: what is cut out of it.
+        classes: ids that the network knows.
+        config: the settings.
+        edge_cost: of the paths that divide components with several points; None: nothing divides them.
+        mend: whether the points mend the classes of the map.
 
     Raises:
         ImageError: no semantic map.
     """
-    size, side = sample.size, window.side
+    size = sample.size
     whole = _nearest(known_map(sample, classes), window.size)
     places, ids = places_of(sample)
     scale = np.array(window.size) / np.array(size)
     places = np.clip((places + 0.5) * scale - 0.5, 0, np.array(window.size) - 1)
-    semantic = _held(whole, window, UNKNOWN)
+    if mend:
+        whole = mend_classes(whole, places, ids)
+    if edge_cost is None:
+        return _certified(whole, places, ids, window, config)
+    image = cv2.resize(sample.image, window.size[::-1], interpolation=cv2.INTER_AREA)
+    return _divided(whole, places, ids, colour_edges(np.asarray(image, np.uint8)) * edge_cost, window, config)
+
+
+def _certified(whole: npt.NDArray[np.int64], places: Places, ids: Ids, window: Window, config: CenterConfig) -> View:
+    """What components with one point certify."""
+    semantic, side = _held(whole, window, UNKNOWN), window.side
     if config.transfer == "crop":
         places, rows = crop_points(_moved(places, window), (0, 0), (side, side))
         ids = ids[rows]
@@ -146,6 +188,30 @@ def view_of(sample: Sample, window: Window, classes: Sequence[int], config: Cent
         places[loose & inside],
         ids[loose & inside],
     )
+
+
+def _divided(
+    whole: npt.NDArray[np.int64],
+    places: Places,
+    ids: Ids,
+    cost: npt.NDArray[np.float32],
+    window: Window,
+    config: CenterConfig,
+) -> View:
+    """What paths from the points reach is certified; the rest is in pieces that hold no point. Paths go over cells."""
+    cells = subsample(whole, STRIDE)
+    owners = divide_at_points(cells, (places + 0.5) / STRIDE - 0.5, ids, cost=cost / STRIDE)
+    fine = owners.repeat(STRIDE, axis=0).repeat(STRIDE, axis=1)[: whole.shape[0], : whole.shape[1]]
+    fine = np.where(whole == np.concatenate([[UNKNOWN], ids])[fine], fine, 0)
+    rest = class_components(np.where(fine > 0, 0, whole)).labels
+    components = _held(np.where(rest > 0, rest + len(ids), fine).astype(np.int32), window, 0)
+    lost = ~np.isin(np.arange(1, len(ids) + 1), fine)
+    places = _moved(places, window)
+    inside = ((places >= -0.5) & (places < window.side - 0.5)).all(axis=1)
+    labels, kept = _kept(_held(fine.astype(np.int32), window, 0), places, config, window.side)
+    nobody = np.zeros((0, 2)), np.zeros(0, np.int64)
+    semantic, spare = _held(whole, window, UNKNOWN), lost & inside
+    return View(semantic, labels, ids[kept], places[kept], components, *nobody, places[spare], ids[spare])
 
 
 def targets_of(view: View, config: CenterConfig, *, exact: bool) -> dict[str, npt.NDArray[Any]]:

@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pixelkin.cues.edges import colour_edges
+from pixelkin.cues.transfer import subsample
 from pixelkin.data import ImageError, Instances, Sample
 from pixelkin.data.sample import UNKNOWN
-from pixelkin.grouping.centers import CenterRules, group_by_centers
+from pixelkin.grouping.centers import CenterGroups, CenterRules, group_by_centers
+from pixelkin.grouping.points import divide_at_points, mend_classes
 from pixelkin.methods.base import Field, Fields
 from pixelkin.methods.bestie_config import BESTIEConfig
-from pixelkin.methods.bestie_examples import places_of
+from pixelkin.methods.bestie_examples import Ids, Places, places_of
 from pixelkin.models.center_fields import STRIDE, CenterFields, CenterOutput
 
 CENTER, PROBABILITY, OFFSET, SEMANTIC = "center/", "class/", "offset", "semantic"
@@ -36,7 +39,7 @@ def fields_of(model: CenterFields, sample: Sample, classes: Sequence[int], confi
     Raises:
         ImageError: tags, points or a map with a class that the model never learned.
     """
-    semantic = _given_map(sample, classes)
+    semantic = _given_map(sample, classes, mend=config.mend)
     if semantic is not None:
         wanted = sorted({int(i) for i in np.unique(semantic)} - {0, UNKNOWN})
         if not wanted:
@@ -63,21 +66,58 @@ def classes_in(fields: Fields) -> list[int]:
 
 
 def instances_of(fields: Fields, sample: Sample, config: BESTIEConfig) -> Instances:
-    """Every pixel of a class to the centre that its offset leads to: the user's points, else those found."""
+    """Every pixel of a class to the user's points, else to the centre that its offset leads to."""
     ids = classes_in(fields)
     if not ids:
         return Instances.empty(fields.size)
     places, names = places_of(sample)
     mine = np.isin(names, ids)
-    groups = group_by_centers(
+    places, names, semantic = places[mine], names[mine], fields[SEMANTIC]
+    own = np.zeros(fields.size, np.int32)
+    if config.division == "paths" and len(places):
+        own = _by_paths(fields, sample.image, places, names, config)
+    held = np.unique(own[own > 0]) - 1
+    free = slice(0) if config.division == "paths" else slice(None)
+    rest = _by_centers(fields, np.where(own > 0, 0, semantic), places[free], names[free], config)
+    rank = np.zeros(len(places) + 1, np.int32)
+    rank[held + 1] = 1 + np.arange(len(held))
+    scores = [_probability(fields, own == k + 1, places[k], int(names[k])) for k in held]
+    return Instances.from_label_map(
+        np.where(rest.labels > 0, rest.labels + len(held), rank[own]),
+        labels=np.concatenate([names[held], rest.classes]),
+        scores=np.clip(np.concatenate([scores, rest.scores]), LEAST_SCORE, 1),
+        sources=[source_of(sample)] * (len(held) + len(rest.classes)),
+    )
+
+
+def _by_paths(
+    fields: Fields, image: npt.NDArray[np.uint8], places: Places, names: Ids, config: BESTIEConfig
+) -> npt.NDArray[np.int32]:
+    """(H, W) which point each pixel belongs to, from 1; 0: none. Paths shun edges, and places where votes jump."""
+    height, width = fields.size
+    votes = None
+    if config.vote_cost:
+        step = fields.stride(OFFSET)
+        fine = [_on_pixels(each * np.float32(step * config.vote_cost), fields.size) for each in fields[OFFSET]]
+        votes = np.stack(fine) + np.float32(config.vote_cost) * np.indices((height, width), dtype=np.float32)
+    cost = colour_edges(image, stride=1) * np.float32(config.edge_cost)
+    return divide_at_points(fields[SEMANTIC], places, names, cost=cost, votes=votes)
+
+
+def _by_centers(
+    fields: Fields, semantic: npt.NDArray[Any], places: Places, names: Ids, config: BESTIEConfig
+) -> CenterGroups:
+    """Every pixel to the centre nearest to where its offset leads."""
+    ids = classes_in(fields)
+    return group_by_centers(
         np.stack([fields[f"{CENTER}{i}"] for i in ids]),
         fields[OFFSET] * np.float32(fields.stride(OFFSET)),
-        fields[SEMANTIC],
+        semantic,
         ids,
         stride=STRIDE,
         probability=np.stack([fields[f"{PROBABILITY}{i}"] for i in ids]),
-        points=places[mine],
-        point_classes=names[mine],
+        points=places,
+        point_classes=names,
         rules=CenterRules(
             min_area=config.min_area,
             threshold=config.threshold,
@@ -87,12 +127,14 @@ def instances_of(fields: Fields, sample: Sample, config: BESTIEConfig) -> Instan
             scope=config.scope,
         ),
     )
-    return Instances.from_label_map(
-        groups.labels,
-        labels=groups.classes,
-        scores=np.clip(groups.scores, LEAST_SCORE, 1),
-        sources=[source_of(sample)] * len(groups.classes),
-    )
+
+
+def _probability(fields: Fields, mask: npt.NDArray[np.bool_], place: Places, class_id: int) -> float:
+    """The mean probability of a class in a mask: the score of the instance of a point, whose heat counts as 1."""
+    odds, cells = fields[f"{PROBABILITY}{class_id}"], subsample(mask, STRIDE)
+    if not cells.any():
+        cells[tuple(np.clip(place / STRIDE, 0, np.array(cells.shape) - 1).astype(int))] = True
+    return float(odds[cells].mean())
 
 
 def source_of(sample: Sample) -> str:
@@ -103,14 +145,16 @@ def source_of(sample: Sample) -> str:
     return "bestie:predicted classes"
 
 
-def _given_map(sample: Sample, classes: Sequence[int]) -> npt.NDArray[Any] | None:
-    """The semantic map of an image without the classes that are none of its tags."""
+def _given_map(sample: Sample, classes: Sequence[int], *, mend: bool) -> npt.NDArray[Any] | None:
+    """The semantic map of an image without the classes that are none of its tags, mended by its points."""
     _check_known(sample, [*(sample.tags or ()), *(point.label for point in sample.points or ())], classes)
     semantic = sample.semantic
     if semantic is None:
         return None
     semantic = np.asarray(semantic)
     _check_known(sample, set(np.unique(semantic).tolist()) - {0, UNKNOWN}, classes)
+    if mend and sample.points:
+        semantic = mend_classes(semantic, *places_of(sample))
     if sample.tags is None:
         return semantic
     kept = np.isin(semantic, [0, UNKNOWN, *sample.tags])

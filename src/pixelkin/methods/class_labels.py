@@ -49,6 +49,8 @@ class ClassMapConfig(MethodConfig):
     """Pixels whose class is less than this more probable than the next teach nothing in the next round."""
     background_weight: float = pydantic.Field(default=0.5, gt=0)
     """The background's probability times this competes with those of the classes."""
+    steps: int = pydantic.Field(default=64, ge=0)
+    """Of the walk from the maps, fewer than from the activation: the maps know where objects end."""
     max_pixels: int = pydantic.Field(default=4_000_000, ge=1024)
     """Larger images, at any scale, are shrunk to this."""
 

@@ -26,7 +26,7 @@ SHAPES_LABELS: Any = {
     "background_power": True,
     "normalisation": True,
     "pairs": {"background", "beta", "walk_radius", "steps", "max_pixels"},
-    "maps": {"scales", "flip", "background_weight", "max_pixels"},
+    "maps": {"scales", "flip", "background_weight", "steps", "max_pixels"},
 }
 """The settings that class labels depend on, beside the networks."""
 
@@ -79,11 +79,12 @@ def instances_of(fields: Fields, config: IRNetConfig, *, source: str) -> Instanc
 
 def _walk(fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | None, config: IRNetConfig) -> Walked:
     """The seeds of each class after the walk: its probability where there is one, else its activation."""
-    pairs, scale = config.pairs, None
+    pairs, scale, steps = config.pairs, None, config.pairs.steps
     ground: npt.NDArray[np.float32] | None = None
     if config.rounds and f"{PROBABILITY}0" in fields.maps:
         seeds = np.stack([fields[f"{PROBABILITY}{class_id}"] for class_id in present])
         ground, scale = fields[f"{PROBABILITY}0"], config.maps.background_weight
+        steps = config.maps.steps
     else:
         seeds = np.stack([fields[f"{CAM}{class_id}"] for class_id in present])
         if config.background == "walked":
@@ -97,7 +98,7 @@ def _walk(fields: Fields, present: list[int], groups: npt.NDArray[np.int32] | No
         background_scale=scale,
         beta=pairs.beta,
         radius=pairs.walk_radius,
-        steps=pairs.steps,
+        steps=steps,
     )
 
 
