@@ -1,7 +1,7 @@
 """A student beside the labels it learned from, on the images of a VOC devkit that have instance masks.
 
-RUN is the folder of `pixelkin label VOC ...` over all images. The student sees no tag and no mask at prediction. Models
-and predictions are kept in OUT; the same call again measures only what is missing.
+RUN is the folder of `pixelkin label VOC ...` over all images. The student sees no mask at prediction, and no tag in its
+first row; in its second it knows the image's tags, as the labels did. Models and predictions are kept in OUT; the same call again measures only what is missing.
 
     python benchmarks/student_quality.py RUN VOC --budget 30m --seeds 0
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pixelkin
+from pixelkin.formats import open_dataset
 from pixelkin.metrics import evaluate
 from siseg_quality import machine
 
@@ -27,6 +28,14 @@ def masked_images(voc: Path, folder: Path) -> Path:
     for name in (voc / "ImageSets" / "Segmentation" / "train.txt").read_text().split():
         shutil.copyfile(voc / "JPEGImages" / f"{name}.jpg", folder / f"{name}.jpg")
     return folder
+
+
+def tags_of(voc: Path, file: Path) -> Path:
+    """The tags of all images, as CSV."""
+    dataset = open_dataset(voc, tags="xml")
+    rows = [f"{s.name},{';'.join(dataset.classes[tag] for tag in s.tags or ())}" for s in dataset]
+    file.write_text("\n".join(["image,tags", *rows]) + "\n")
+    return file
 
 
 def scores(pred: Path, truth: Path) -> dict[str, Any]:
@@ -56,6 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = dict(option.split("=", 1) for option in options.set_option)
     images = masked_images(options.voc, options.out / "images")
+    tags = tags_of(options.voc, options.out / "tags.csv")
     lines = [row("the labels it learned from", scores(options.run, options.voc), "-")]
     for seed in (int(text) for text in options.seeds.split(",")):
         folder = options.out / f"{options.name}-s{seed}"
@@ -69,9 +79,11 @@ def main() -> None:
             say=print,
         )
         pixelkin.predict(folder, images, out=folder / "run", device=options.device)
+        pixelkin.predict(folder, images, tags=tags, out=folder / "run-tags", device=options.device)
         training = json.loads((folder / "config.json").read_text())["facts"]["training"]
         spent = f"{training['iterations']} steps, {training['seconds'] / 60:.0f} min"
         lines.append(row(f"{options.name}, seed {seed}", scores(folder / "run", options.voc), spent))
+        lines.append(row("the same with the images' tags", scores(folder / "run-tags", options.voc), spent))
     print(f"\n| what | {' | '.join(COLUMNS)} | training |\n|---|{'---|' * len(COLUMNS)}---|")
     print("\n".join(lines))
     print(machine()["machine"])

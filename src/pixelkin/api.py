@@ -211,6 +211,7 @@ def predict(
     source: Source,
     *,
     out: Source,
+    tags: Source | None = None,
     device: str = "auto",
     settings: Mapping[str, str] | None = None,
     limit: int | None = None,
@@ -218,12 +219,14 @@ def predict(
 ) -> RunSummary:
     """Find the instances of every image of a source with a student; writes a run folder as :func:`label` does.
 
-    Labels that the source has are not looked at; classes are the student's.
+    Labels that the source has are not looked at, but for ``tags``; classes are the student's.
 
     Args:
         student: folder that :func:`train_student` wrote.
         source: images: anything :func:`label` takes.
         out: the run folder; the same call again continues it.
+        tags: CSV ``image,class1;class2``, or ``xml`` for VOC XML: what is in an image, where that is known. Nothing
+            else is found there.
         device: ``auto``, ``cpu`` or ``cuda``.
         settings: of prediction, as text: ``score``, ``nms``, ``detections``, ``short_side``, ``long_side``.
         limit: only the first images.
@@ -239,8 +242,8 @@ def predict(
     if fixed:
         free = ", ".join(sorted(model.config_class.AFTER_FITTING))
         raise ValueError(f"{fixed[0]} was settled when the student was trained: predict has {free}")
-    images = bare_images(open_dataset(source, limit=limit), model.classes)
-    inputs = {"source": Path(source), "limit": limit}
+    images = bare_images(open_dataset(source, tags=tags, limit=limit), model.classes, tagged=tags is not None)
+    inputs = {"source": Path(source), "limit": limit} | ({} if tags is None else {"tags": tags})
     recipe = resolve(images, Path(out), inputs=inputs, settings=settings, model=student, device=device)
     _announce(recipe, say)
     return label_into(Path(out), images, recipe, image_ids=_image_ids(source), say=say)

@@ -211,13 +211,14 @@ def predict(
     student: Annotated[Path, typer.Argument(help="Folder that train wrote.", show_default=False)],
     source: SourceArgument,
     out: Annotated[Path, typer.Option("--out", help="The run folder to write; an unfinished one continues.")],
+    tags: Tags = None,
     device: DeviceOption = Device.auto,
     settings: Settings = None,
     limit: Limit = None,
 ) -> None:
     """Find the instances of every image of SOURCE with a student; writes a run as label does."""
     summary = pixelkin.predict(
-        student, source, out=out, device=device.value, settings=_pairs(settings), limit=limit, say=print
+        student, source, out=out, tags=tags, device=device.value, settings=_pairs(settings), limit=limit, say=print
     )
     show(summary)
     list_failures(summary.first_failures, summary.failed + summary.skipped, out)

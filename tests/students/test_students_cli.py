@@ -12,11 +12,11 @@ from PIL import Image
 
 import pixelkin
 from pixelkin import cli
-from pixelkin.data import Instances, Sample
+from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.synthetic import render_scene
 from pixelkin.formats import read_run
 from pixelkin.formats.voc import write_voc
-from pixelkin.run.teaching import open_teaching
+from pixelkin.run.teaching import bare_images, open_teaching
 
 TINY = {"short_side": 64, "long_side": 96, "channels": 16, "hidden": 32, "epochs": 0, "training.warmup": 0}
 SETTINGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
@@ -81,6 +81,27 @@ def test_train_and_predict(world: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.run(predict(world, "--set", "score=0.0", "--set", "detections=5", out="found")) == 0
     assert "(3 before)" in capsys.readouterr().out
     assert (world / "found" / "instances.json").read_bytes() == before
+
+
+def test_tags_say_what_may_be_found(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = sorted(p.name for p in (world / "images").iterdir())
+    rows = [f"{names[0]},dog", f"{names[1]},cat", f"{names[2]},"]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,tags", *rows]) + "\n")
+    tags = ("--tags", str(tmp_path / "tags.csv"))
+    assert cli.run(predict(world, "--set", "score=0.0", *tags, out="told")) == 0
+    coco = json.loads((world / "told" / "instances.json").read_text())
+    stems = {image["id"]: Path(image["file_name"]).name for image in coco["images"]}
+    found = {name: {a["category_id"] for a in coco["annotations"] if stems[a["image_id"]] == name} for name in names}
+    assert [found[name] for name in names] == [{250}, {7}, set()]
+    assert "other" in error_of(predict(world, "--set", "score=0.0", out="told"), capsys)
+
+
+def test_tags_of_a_source_with_other_ids_are_found_by_name() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    source = Dataset([Sample("a", image, tags=(1, 2, 3)), Sample("b", image)], {1: "dog", 2: "bird"})
+    tagged = bare_images(source, {3: "cow", 7: "cat", 250: "dog"}, tagged=True)
+    assert [sample.tags for sample in tagged] == [(3, 250), None]
+    assert [sample.tags for sample in bare_images(source, {250: "dog"})] == [None, None]
 
 
 def test_training_again_finds_it_finished(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,9 +49,23 @@ def open_teaching(run: Path, images: Path | None = None, *, limit: int | None = 
     return Dataset(samples[:limit], dataset.classes, name=run.resolve().name)
 
 
-def bare_images(dataset: Dataset, classes: dict[int, str]) -> Dataset:
-    """The images alone, with other classes: what labels they came with is not the student's to see."""
-    return Dataset([sample.replace(**dict.fromkeys(LABELS)) for sample in dataset], classes, name=dataset.name)
+def bare_images(dataset: Dataset, classes: dict[int, str], *, tagged: bool = False) -> Dataset:
+    """The images alone, with other classes: what labels they came with is not the student's to see.
+
+    With ``tagged`` it may see their tags: those of its classes, found by name where both have names, else by id.
+    """
+    named = {name: class_id for class_id, name in classes.items()}
+
+    def known(tags: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if tags is None:
+            return None
+        own = {named.get(dataset.classes.get(tag, ""), tag if tag not in dataset.classes else None) for tag in tags}
+        return tuple(sorted(tag for tag in own if tag in classes))
+
+    bare = [
+        sample.replace(**dict.fromkeys(LABELS) | ({"tags": known(sample.tags)} if tagged else {})) for sample in dataset
+    ]
+    return Dataset(bare, classes, name=dataset.name)
 
 
 def _with_images(dataset: Dataset, images: Path) -> Dataset:

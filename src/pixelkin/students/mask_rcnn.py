@@ -171,7 +171,7 @@ class MaskRCNNStudent(Method):
 
     @torch.no_grad()
     def fields(self, sample: Sample) -> Fields:
-        """What the network finds in an image.
+        """What the network finds in an image; only classes of its tags, where it has any.
 
         ``boxes`` (D, 4) in image pixels, ``scores`` (D, 1), ``labels`` (D, 1) class ids, ``masks`` (D, 28, 28)
         probabilities, stretched over the box.
@@ -186,15 +186,17 @@ class MaskRCNNStudent(Method):
         rows, columns = fit_size((height, width), config.short_side, config.long_side)
         tensor = network_input(resized(image, (columns, rows)), self.network.pyramid.divisor)
         device = self.network.box_weights.device
+        ids = np.array([0, *self.facts["class_ids"]], dtype=np.int64)
+        allowed = None if sample.tags is None else torch.from_numpy(np.isin(ids, [0, *sample.tags])).to(device)
         found = self.network.detect(
             tensor.to(device),
             torch.tensor([rows, columns], device=device),
             score=config.score,
             overlap=config.nms,
             keep=config.detections,
+            allowed=allowed,
         )
         scale = np.array([width / columns, height / rows] * 2, dtype=np.float32)
-        ids = np.array([0, *self.facts["class_ids"]], dtype=np.int64)
         arrays = {
             "boxes": found.boxes.cpu().numpy() * scale,
             "scores": found.scores.cpu().numpy()[:, None],

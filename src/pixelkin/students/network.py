@@ -183,7 +183,15 @@ class MaskRCNN(nn.Module):
         return (features * weight[..., None, None]).sum(dim=1) + bias[:, None, None]
 
     def detect(
-        self, image: Tensor, size: Tensor, *, score: float, overlap: float, keep: int, empty_places: bool = False
+        self,
+        image: Tensor,
+        size: Tensor,
+        *,
+        score: float,
+        overlap: float,
+        keep: int,
+        allowed: Tensor | None = None,
+        empty_places: bool = False,
     ) -> Detections:
         """What is in one image.
 
@@ -193,6 +201,7 @@ class MaskRCNN(nn.Module):
             score: least score.
             overlap: IoU above which the worse of two boxes of one class goes.
             keep: how many to find at most.
+            allowed: (1 + C,) bool, of background and classes: the others are known not to be there.
             empty_places: return as many whatever there is, with scores of 0.
         """
         maps = self.features(image[None], size[None])
@@ -200,6 +209,8 @@ class MaskRCNN(nn.Module):
         boxes = proposals.boxes[0]
         first = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
         logits, deltas = self.classify(maps, boxes, first)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -torch.inf)
         chances = logits.softmax(dim=1)[:, 1:] * (proposals.scores[0] > 0)[:, None]
         found = clip(decode(deltas[:, 1:], boxes[:, None], self.box_weights), size)
         chances = chances * (chances > score) * _there(found)
