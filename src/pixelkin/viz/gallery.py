@@ -30,6 +30,9 @@ THUMBNAIL_BYTES = 18_000
 GRID = 1024
 """Outlines are drawn on a grid of this many steps along the longer side: about the resolution they are looked at."""
 
+SCRIPTS = ("records", "overview", "detail", "controls")
+"""Parts of the page's script, in this order: each uses what those before it define."""
+
 
 class Picture(TypedDict):
     """An extra picture of the detail view."""
@@ -143,7 +146,7 @@ def write_gallery(
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pixelkin.viz"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    sources = {kind: _source(environment, f"gallery.{kind}") for kind in ("css", "js")}
+    sources = {"css": _source(environment, "gallery.css"), "js": _script(environment)}
     shown = _Counted(entries, limit)
     summary = summary or {}
     errors = [_error(error) for error in summary.get("errors", ())]
@@ -205,6 +208,14 @@ def _source(environment: Any, name: str) -> Any:
 
     text, _, _ = environment.loader.get_source(environment, name)
     return Markup(text.replace("\r\n", "\n"))  # browsers read it so, and the policy's hash must match
+
+
+def _script(environment: Any) -> Any:
+    """The parts of the script as one, which leaves no names behind."""
+    from markupsafe import Markup
+
+    parts = "".join(_source(environment, f"gallery_{part}.js") for part in SCRIPTS)
+    return Markup(f'"use strict";\n(() => {{\n{parts}}})();\n')
 
 
 def _hash(text: str) -> str:
