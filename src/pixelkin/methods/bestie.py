@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.methods.base import Fields, Method, MethodConfig, resolve_device
 from pixelkin.methods.bestie_config import BESTIEConfig
-from pixelkin.methods.bestie_examples import CenterExamples, check_points, collate, points_digest
+from pixelkin.methods.bestie_examples import CenterExamples, check_points, collate, maps_digest, points_digest
 from pixelkin.methods.bestie_labels import CENTER, OFFSET, SEMANTIC, classes_in, fields_of, instances_of
 from pixelkin.methods.bestie_training import CenterLoss, Taught, build_fields
 from pixelkin.methods.irnet import LARGEST_ID, IRNet
@@ -85,7 +85,7 @@ class BESTIE(Method):
         spent: dict[str, Any] = {}
         if len(mapped):
             origin = f"given for {len(mapped)} of {len(dataset)} images; how they were made is not known here"
-            dataset, made_with = mapped, "given"
+            dataset, made_with = mapped, f"given, {maps_digest(mapped)}"
         else:
             told = "tags" if all(sample.has("tags") for sample in dataset) else "classes of the points"
             dataset, made_with, spent = self._maps(dataset, out=out, budget=stages.begin("irnet"), seed=seed)

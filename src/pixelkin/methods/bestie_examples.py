@@ -32,6 +32,7 @@ from pixelkin.grouping.points import divide_at_points, mend_classes
 from pixelkin.methods.bestie_config import CenterConfig
 from pixelkin.methods.windows import Window, random_window
 from pixelkin.models.center_fields import STRIDE
+from pixelkin.training.progress import track
 
 Places = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -308,6 +309,28 @@ def points_digest(dataset: Dataset) -> str:
     """Differs where the images, their points or their tags do."""
     lines = [[sample.name, [list(p) for p in sample.points or ()], sample.tags] for sample in dataset]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+
+
+def maps_digest(dataset: Dataset) -> str:
+    """Differs where the images or their semantic maps do, by a single pixel; holds one map at a time.
+
+    Of what the maps say, not of their files: they may have been packed anew, or be no files at all.
+
+    Raises:
+        ImageError: a map that cannot be read.
+    """
+    found = hashlib.sha256()
+    for sample in track(dataset, "given maps"):
+        found.update(_digest(sample.name, sample.semantic))  # in a function, so that the map is let go before the next
+    return found.hexdigest()[:16]
+
+
+def _digest(name: str, ids: npt.NDArray[Any] | None) -> bytes:
+    """Of one map under its name."""
+    ids = np.zeros((0, 0), np.uint8) if ids is None else np.ascontiguousarray(ids)
+    found = hashlib.sha256(json.dumps([name, ids.dtype.str, ids.shape]).encode())
+    found.update(ids.data)
+    return found.digest()
 
 
 def _homes(found: Transfer, places: Places, ids: Ids) -> npt.NDArray[np.int64]:
