@@ -85,7 +85,7 @@ def load(data: Path, name: str, limit: int | None) -> tuple[Dataset, Dataset, Da
     root = data / name
     if name == "voc2007":
         masks = open_dataset(root, semantic=root / "SemanticPredicted", tags="xml", classes=root / "classes.txt")
-        everything = masks.map(lambda sample: sample.replace(points=_box_centres(sample)))
+        everything = masks.map(lambda sample: sample.replace(points=box_centres(sample)))
         truth = open_dataset(root, classes=root / "classes.txt").with_label("instances")[:limit]
         names = {sample.name for sample in truth}
         label = everything.filter(lambda sample: sample.name in names)
@@ -107,7 +107,8 @@ def load(data: Path, name: str, limit: int | None) -> tuple[Dataset, Dataset, Da
     return fit, label, true.filter(lambda sample: Path(sample.name).name in chosen)
 
 
-def _box_centres(sample: Sample) -> tuple[Point, ...]:
+def box_centres(sample: Sample) -> tuple[Point, ...]:
+    """A point in the middle of each box of the sample."""
     if sample.boxes is None:
         return ()
     middles = (sample.boxes.xyxy[:, :2] + sample.boxes.xyxy[:, 2:] - 1) / 2
