@@ -16,15 +16,20 @@ from pixelkin.training.loop import train
 from pixelkin.training.team import Team, resolve_device
 
 SCRIPT = """
+import atexit
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import torch
+from torch import distributed
 from toy_training import example, same, settings, squared, stopping, toy, weights
 from pixelkin.training.loop import NonFiniteLoss, train
 from pixelkin.training.team import Team
 
 out = Path(sys.argv[1])
+@atexit.register  # before the team is there, so called after all that it registers
+def at_exit():
+    (out / f"left-{team.rank}.txt").write_text(str(distributed.is_initialized()))
 team = Team("cpu")
 
 def run(name, make=example, loss=squared, noisy=False, **changes):
@@ -126,6 +131,10 @@ def test_all_stop_when_one_has_a_bad_loss(launched):
 
 def test_a_batch_that_cannot_be_shared_is_refused(launched):
     assert all((launched / f"odd-{rank}.txt").exists() for rank in (0, 1))
+
+
+def test_the_group_is_left_before_the_interpreter_ends(launched):
+    assert [(launched / f"left-{rank}.txt").read_text() for rank in (0, 1)] == ["False", "False"]
 
 
 def test_alone_nothing_is_exchanged():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from accelerate.state import PartialState
 from accelerate.utils import broadcast, reduce
 from torch import Tensor
@@ -36,6 +38,20 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return found
 
 
+def _connected() -> bool:
+    return bool(dist.is_available() and dist.is_initialized())
+
+
+def _disconnect() -> None:
+    """Leave the group, which joins its threads, before the interpreter ends.
+
+    Where it ends under them C++ may abort the process ("terminate called without an active exception"): all work is
+    done, but the exit code is -6 and whoever launched the processes takes the training for failed.
+    """
+    if _connected():
+        dist.destroy_process_group()
+
+
 class Team:
     """The processes that train together: one, or those ``accelerate launch`` started.
 
@@ -48,7 +64,10 @@ class Team:
 
     def __init__(self, device: str | torch.device = "auto") -> None:
         wanted = str(device) if str(device) != "auto" else resolve_device().type
+        ours = not _connected()
         state = PartialState(cpu=wanted == "cpu")
+        if ours and _connected():
+            atexit.register(_disconnect)
         self.rank = int(state.process_index)
         self.size = int(state.num_processes)
         self.main = self.rank == 0
