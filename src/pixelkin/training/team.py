@@ -43,10 +43,10 @@ def _connected() -> bool:
 
 
 def _disconnect() -> None:
-    """Leave the group, which joins its threads, before the interpreter ends.
+    """Leave the group before the interpreter ends, as torch asks for.
 
-    Where it ends under them C++ may abort the process ("terminate called without an active exception"): all work is
-    done, but the exit code is -6 and whoever launched the processes takes the training for failed.
+    Its threads go with it unless something still holds the group. Where the interpreter ends under them C++ may abort
+    the process: all work is done, but the exit code is -6 and the launcher takes the training for failed.
     """
     if _connected():
         dist.destroy_process_group()
