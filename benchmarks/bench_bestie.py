@@ -29,13 +29,14 @@ from pixelkin.cues.transfer import center_targets, subsample
 from pixelkin.data import Dataset, Sample
 from pixelkin.formats import open_dataset
 from pixelkin.grouping.centers import group_by_centers
-from pixelkin.methods import bestie_examples, bestie_training
+from pixelkin.methods import bestie_examples, bestie_training, bestie_views
 from pixelkin.methods.base import Method
 from pixelkin.methods.bestie import BESTIE
 from pixelkin.methods.bestie_config import BESTIEConfig
-from pixelkin.methods.bestie_examples import CenterExamples, collate, places_of
+from pixelkin.methods.bestie_examples import CenterExamples, collate
 from pixelkin.methods.bestie_labels import fields_of, instances_of
 from pixelkin.methods.bestie_training import CenterLoss, Taught, build_fields
+from pixelkin.methods.bestie_views import Paths, places_of
 from pixelkin.models.center_fields import STRIDE, CenterOutput
 from siseg_quality import machine
 
@@ -123,9 +124,11 @@ def training(
     model = build_fields(config, len(classes), pretrained=False) if method is None else method.model
     assert model is not None
     taught = Taught(model.to(device)).train()
-    make, loss = CenterExamples(config.fields, dataset, classes, exact=True), CenterLoss(config, classes, exact=True)
+    paths = Paths(config.edge_cost, config.snap)
+    make = CenterExamples(config.fields, dataset, classes, exact=True, paths=paths, mend=config.mend)
+    loss = CenterLoss(config, classes, exact=True)
     optimiser = torch.optim.AdamW(taught.student.parameters(), lr=1e-5)
-    watch.watch(bestie_examples, "known_map", "reading and cropping")
+    watch.watch(bestie_views, "known_map", "reading and cropping")
     watch.watch(bestie_examples, "view_of", "transfer")
     watch.watch(bestie_examples, "targets_of", "transfer")
     watch.watch(bestie_training, "refine", "refinement")

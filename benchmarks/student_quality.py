@@ -1,7 +1,8 @@
 """A student beside the labels it learned from, on the images of a VOC devkit that have instance masks.
 
 RUN is the folder of `pixelkin label VOC ...` over all images. The student sees no mask at prediction, and no tag in its
-first row; in its second it knows the image's tags, as the labels did. Models and predictions are kept in OUT; the same call again measures only what is missing.
+first row; in its second it knows the tags of the image, as the labels did. Models and predictions are kept in OUT; the
+same call again measures only what is missing.
 
     python benchmarks/student_quality.py RUN VOC --budget 30m --seeds 0
 """

@@ -56,16 +56,28 @@ def test_a_point_on_what_hides_its_object_finds_it() -> None:
     assert divide_at_points(semantic, [(1, 3)], [1])[1].tolist() == [1, 1, 1, 0, 0, 0]
 
 
+def test_a_point_beside_its_object_is_one_of_those_that_divide_it() -> None:
+    semantic = np.zeros((20, 40), int)
+    semantic[5:15, 5:35] = 3
+    points = [(10, 8), (2, 30)]
+    assert (divide_at_points(semantic, points, [3, 3])[semantic > 0] == 1).all()
+    owners = divide_at_points(semantic, points, [3, 3], snap=3)
+    assert owners[10, 10] == 1
+    assert owners[10, 30] == 2
+    assert (divide_at_points(semantic, points, [3, 3], snap=2.9)[semantic > 0] == 1).all()
+    assert not divide_at_points(semantic, [(2, 30)], [4], snap=9).any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), points=st.integers(0, 6))
 def test_owners_are_of_the_class_of_the_pixel(seed: int, points: int) -> None:
     rng = np.random.default_rng(seed)
     semantic = rng.integers(0, 3, (4, 5)).repeat(3, axis=0).repeat(3, axis=1)
     places, ids = rng.uniform((-0.5, -0.5), (11.4, 14.4), (points, 2)), rng.integers(1, 3, points)
-    owners = divide_at_points(semantic, places, ids)
+    owners = divide_at_points(semantic, places, ids, snap=2)
     own = owners > 0
     assert (ids[owners[own] - 1] == semantic[own]).all()
-    turned = divide_at_points(semantic[:, ::-1], np.stack([places[:, 0], 14 - places[:, 1]], axis=1), ids)
+    turned = divide_at_points(semantic[:, ::-1], np.stack([places[:, 0], 14 - places[:, 1]], axis=1), ids, snap=2)
     assert ((turned[:, ::-1] > 0) == own).all()
     mended = mend_classes(semantic, places, ids)
     assert ((mended > 0) == (semantic > 0)).all()

@@ -9,12 +9,13 @@ import torch
 from pixelkin.cues.transfer import center_targets
 from pixelkin.data import Dataset, ImageError, Point, Sample
 from pixelkin.data.synthetic import scene_dataset
-from pixelkin.methods import bestie_examples, bestie_training, irnet
+from pixelkin.methods import bestie_training, irnet
 from pixelkin.methods.base import Field, Fields, Method
 from pixelkin.methods.bestie import BESTIE
 from pixelkin.methods.bestie_config import BESTIEConfig
-from pixelkin.methods.bestie_examples import CenterExamples, collate, targets_of, view_of
+from pixelkin.methods.bestie_examples import CenterExamples, collate, targets_of
 from pixelkin.methods.bestie_training import CenterLoss, Taught
+from pixelkin.methods.bestie_views import known_map, view_of
 from pixelkin.methods.tag_classifier import weights_digest
 from pixelkin.methods.windows import Window
 from pixelkin.models.center_fields import CenterOutput
@@ -337,11 +338,11 @@ def test_tags_rule_out_classes_of_the_map():
     semantic = np.zeros((40, 40), np.uint8)
     semantic[:20], semantic[20:] = 1, 2
     sample = Sample("a", np.zeros((40, 40, 3), np.uint8), semantic=semantic, tags=(2,))
-    known = bestie_examples.known_map(sample, [1, 2])
+    known = known_map(sample, [1, 2])
     assert set(known[:20].ravel()) == {255}
     assert set(known[20:].ravel()) == {2}
     ignore = np.ones((40, 40), bool)
-    assert (bestie_examples.known_map(sample.replace(ignore=ignore), [1, 2]) == 255).all()
+    assert (known_map(sample.replace(ignore=ignore), [1, 2]) == 255).all()
 
 
 def test_what_cannot_be_learned_from_is_said_before_training(tmp_path):

@@ -9,9 +9,10 @@ from pixelkin.cues.transfer import center_targets
 from pixelkin.data import Point, Sample
 from pixelkin.methods.base import Field, Fields
 from pixelkin.methods.bestie_config import BESTIEConfig
-from pixelkin.methods.bestie_examples import CenterExamples, targets_of, view_of
+from pixelkin.methods.bestie_examples import CenterExamples, targets_of
 from pixelkin.methods.bestie_labels import fields_of, instances_of
 from pixelkin.methods.bestie_training import build_fields
+from pixelkin.methods.bestie_views import Paths, view_of
 from pixelkin.methods.windows import Window
 
 WHOLE = Window((64, 64), (slice(0, 64), slice(0, 64)), (slice(0, 64), slice(0, 64)), 64, False)
@@ -89,7 +90,7 @@ def test_points_mend_the_given_map_at_labelling_unless_told_not_to():
 
 def test_a_divided_component_teaches_both_objects():
     sample = two_in_one(POINTS, edge=44)
-    view = view_of(sample, WHOLE, [7], config().fields, edge_cost=30.0)
+    view = view_of(sample, WHOLE, [7], config().fields, paths=Paths(30.0, 0.05))
     assert view.classes.tolist() == [7, 7]
     assert (view.labels[16:48, 8:44] == 1).all()
     assert (view.labels[16:48, 44:56] == 2).all()
@@ -105,7 +106,7 @@ def test_a_piece_without_a_point_and_a_mended_class_in_training():
     sample = two_in_one((Point(20, 32, 9),))
     semantic = np.array(sample.semantic)
     semantic[52:62, 8:56] = 7
-    view = view_of(sample.replace(semantic=semantic), WHOLE, [7, 9], config().fields, edge_cost=0.0, mend=True)
+    view = view_of(sample.replace(semantic=semantic), WHOLE, [7, 9], config().fields, paths=Paths(0.0, 0.0), mend=True)
     assert set(np.unique(view.semantic)) == {0, 7, 9}
     assert view.classes.tolist() == [9]
     assert not view.labels[50:].any()
@@ -114,14 +115,14 @@ def test_a_piece_without_a_point_and_a_mended_class_in_training():
 
 def test_a_point_on_nothing_still_says_where_its_centre_is():
     sample = two_in_one((POINTS[0], Point(3, 3, 7)))
-    view = view_of(sample, WHOLE, [7], config().fields, edge_cost=0.0)
+    view = view_of(sample, WHOLE, [7], config().fields, paths=Paths(0.0, 0.0))
     assert view.spare.tolist() == [[3, 3]]
     assert targets_of(view, config().fields, exact=True)["heat"][0, 0, 0] > 0.8
 
 
 def test_a_crop_teaches_what_it_shows_of_an_object():
     cut = Window((64, 64), (slice(0, 64), slice(40, 64)), (slice(0, 64), slice(0, 24)), 64, False)
-    view = view_of(two_in_one(POINTS, edge=44), cut, [7], config().fields, edge_cost=30.0)
+    view = view_of(two_in_one(POINTS, edge=44), cut, [7], config().fields, paths=Paths(30.0, 0.05))
     assert view.classes.tolist() == [7, 7]
     assert (view.labels[16:48, 4:16] == 2).all()
     assert (view.labels[16:48, :4] == 1).all()
@@ -131,7 +132,9 @@ def test_a_crop_teaches_what_it_shows_of_an_object():
 @pytest.mark.parametrize("divide", [True, False])
 def test_peaks_divide_and_mend_nothing(divide):
     sample, settings = two_in_one(POINTS), config(**{"fields.divide": divide}).fields
-    known = CenterExamples(settings, [sample], [7], exact=True, edge_cost=30.0, mend=True)(np.random.default_rng(0))
-    guessed = CenterExamples(settings, [sample], [7], exact=False, edge_cost=30.0, mend=True)(np.random.default_rng(0))
-    assert bool(known["weight"].any()) == divide
-    assert not guessed["weight"].any()
+    known, guessed = (
+        CenterExamples(settings, [sample], [7], exact=exact, paths=Paths(30.0, 0.05), mend=True)
+        for exact in (True, False)
+    )
+    assert bool(known(np.random.default_rng(0))["weight"].any()) == divide
+    assert not guessed(np.random.default_rng(0))["weight"].any()

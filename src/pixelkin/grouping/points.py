@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pixelkin.data.components import class_components
+from pixelkin.data.components import Components, class_components
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.grouping.geodesic import geodesic_groups
 
@@ -58,14 +58,16 @@ def divide_at_points(
     *,
     cost: npt.NDArray[np.floating[Any]] | None = None,
     votes: npt.NDArray[np.floating[Any]] | None = None,
+    snap: float = 0.0,
     reach: Reach = "touching",
     unknown: int = UNKNOWN,
 ) -> npt.NDArray[np.int32]:
     """Which point every pixel of a semantic map belongs to.
 
-    A component with points of its class is divided by the shortest paths from them. One without goes, where ``reach``
-    is ``"touching"``, to the points of its class that lie in labelled pixels connected to it, whatever class is
-    between: an object cut in two by another keeps both halves, and a point beside its object finds it.
+    A component with points of its class is divided by the shortest paths from them. A point beside its object, as the
+    middle of a box may be, belongs to the nearest component of its class within ``snap`` pixels. A component without
+    points goes, where ``reach`` is ``"touching"``, to those of its class that lie in labelled pixels connected to it,
+    whatever class is between: an object cut in two by another keeps both halves.
 
     Args:
         semantic: (H, W) integer class ids, 0 background.
@@ -73,6 +75,7 @@ def divide_at_points(
         point_classes: (P,) class id of each.
         cost: (H, W) of a pixel's edge, see :func:`~pixelkin.grouping.geodesic.geodesic_groups`.
         votes: (2, H, W) see there.
+        snap: see above.
         reach: ``"component"``: what holds no point of its class belongs to none.
         unknown: the class id of pixels nobody labelled.
 
@@ -81,7 +84,7 @@ def divide_at_points(
     """
     places, ids = _points(points, point_classes)
     parts = class_components(semantic, unknown=unknown)
-    homes = _under(parts.labels, places)
+    homes = _homes(semantic, parts, places, ids, snap)
     owners = np.zeros(semantic.shape, np.int32)
     labelled = (parts.labels > 0).astype(np.uint8)
     blobs = cv2.connectedComponents(labelled, connectivity=8)[1] if reach == "touching" else None
@@ -90,7 +93,7 @@ def divide_at_points(
         zip(parts.classes, ndimage.find_objects(parts.labels), strict=True), start=1
     ):
         mask = parts.labels[rows, columns] == part
-        own = np.flatnonzero((homes == part) & (ids == class_id))
+        own = np.flatnonzero(homes == part)
         if not len(own) and blobs is not None and blob_of is not None:
             blob = blobs[rows, columns][mask][0]
             own = np.flatnonzero((blob_of == blob) & (ids == class_id))
@@ -107,6 +110,27 @@ def divide_at_points(
             )
         owners[rows, columns][mask] = own[groups[mask] - 1] + 1
     return owners
+
+
+def _homes(
+    semantic: npt.NDArray[Any],
+    parts: Components,
+    places: npt.NDArray[np.float64],
+    ids: npt.NDArray[np.int64],
+    snap: float,
+) -> npt.NDArray[np.int64]:
+    """The component of its class that each point lies in, or beside; 0: none."""
+    homes = _under(parts.labels, places)
+    homes[np.concatenate([[0], parts.classes])[homes] != ids] = 0
+    for point in np.flatnonzero(homes == 0) if snap > 0 else ():
+        (y, x), far = places[point], int(np.ceil(snap)) + 1
+        top, left = max(0, int(y) - far), max(0, int(x) - far)
+        rows, columns = np.nonzero(semantic[top : int(y) + far + 1, left : int(x) + far + 1] == ids[point])
+        ways = np.hypot(rows + top - y, columns + left - x)
+        if len(ways) and ways.min() <= snap:
+            nearest = ways.argmin()
+            homes[point] = parts.labels[rows[nearest] + top, columns[nearest] + left]
+    return homes
 
 
 def _points(points: npt.ArrayLike, classes: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:

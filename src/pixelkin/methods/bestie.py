@@ -15,6 +15,7 @@ from pixelkin.methods.bestie_config import BESTIEConfig
 from pixelkin.methods.bestie_examples import CenterExamples, check_points, collate, maps_digest, points_digest
 from pixelkin.methods.bestie_labels import CENTER, OFFSET, SEMANTIC, classes_in, fields_of, instances_of
 from pixelkin.methods.bestie_training import CenterLoss, Taught, build_fields
+from pixelkin.methods.bestie_views import Paths
 from pixelkin.methods.irnet import LARGEST_ID, IRNet
 from pixelkin.methods.regions import check_refinement, with_maps
 from pixelkin.methods.tag_classifier import tagged_classes, weights_digest
@@ -32,7 +33,17 @@ if TYPE_CHECKING:
 SHARES = {"irnet": 4.0, "peaks": 1.0, "fields": 4.0}
 """Of a time budget, for the stages that are needed."""
 
-SHAPES_FIELDS = {"backbone", "guidance", "refinement", "kernel", "relative_kernel", "scope", "mend", "edge_cost"}
+SHAPES_FIELDS = {
+    "backbone",
+    "guidance",
+    "refinement",
+    "kernel",
+    "relative_kernel",
+    "scope",
+    "mend",
+    "edge_cost",
+    "snap",
+}
 """The settings beside ``fields`` that training depends on."""
 
 
@@ -172,7 +183,7 @@ class BESTIE(Method):
                 dataset,
                 classes,
                 exact=exact,
-                edge_cost=config.edge_cost,
+                paths=Paths(config.edge_cost, config.snap),
                 mend=config.mend,
                 weak=config.refinement == "teacher",
             ),

@@ -150,6 +150,9 @@ class BESTIEConfig(MethodConfig):
     """Pixels that a path walks around to save crossing the strongest edge."""
     vote_cost: float = pydantic.Field(default=1.0, ge=0)
     """Pixels that a path walks around to save a jump of the offsets by one."""
+    snap: float = pydantic.Field(default=0.05, ge=0)
+    """A point beside its object, as the middle of a box may be, belongs to the nearest component of its class within
+    this share of the image's long side."""
     scope: Literal["component", "class"] = "component"
     """With ``votes``: what given points divide, the component they lie in, or all of their class, as published."""
     background_weight: float = pydantic.Field(default=1.0, gt=0)

@@ -18,7 +18,7 @@ from pixelkin.grouping.centers import CenterGroups, CenterRules, group_by_center
 from pixelkin.grouping.points import divide_at_points, mend_classes
 from pixelkin.methods.base import Field, Fields
 from pixelkin.methods.bestie_config import BESTIEConfig
-from pixelkin.methods.bestie_examples import Ids, Places, places_of
+from pixelkin.methods.bestie_views import Ids, Places, places_of
 from pixelkin.models.center_fields import STRIDE, CenterFields, CenterOutput
 
 CENTER, PROBABILITY, OFFSET, SEMANTIC = "center/", "class/", "offset", "semantic"
@@ -101,7 +101,8 @@ def _by_paths(
         fine = [_on_pixels(each * np.float32(step * config.vote_cost), fields.size) for each in fields[OFFSET]]
         votes = np.stack(fine) + np.float32(config.vote_cost) * np.indices((height, width), dtype=np.float32)
     cost = colour_edges(image, stride=1) * np.float32(config.edge_cost)
-    return divide_at_points(fields[SEMANTIC], places, names, cost=cost, votes=votes)
+    snap = config.snap * max(fields.size)
+    return divide_at_points(fields[SEMANTIC], places, names, cost=cost, votes=votes, snap=snap)
 
 
 def _by_centers(
