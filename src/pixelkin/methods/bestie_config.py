@@ -64,7 +64,7 @@ class CenterConfig(MethodConfig):
     """Channels of the decoder, from coarse to fine."""
     head_width: int = pydantic.Field(default=128, ge=8)
     """Channels inside a head; published: 256."""
-    reach: float = pydantic.Field(default=16.0, gt=0)
+    reach: float = pydantic.Field(default=32.0, gt=0)
     """Pixels that an output of 1 stands for in the offset head; published: 1. More makes short trainings reach far."""
     output_stride: int | None = None
     """Of the backbone's coarsest map; none: its own."""
@@ -92,8 +92,9 @@ class CenterConfig(MethodConfig):
     """Where the centre of a certified instance is: the middle of its mask, as published, or its point."""
     disc: float = pydantic.Field(default=8.0, ge=0)
     """Points that certify nothing still teach the centre heat within so many pixels; published: 0."""
-    hardest: float = pydantic.Field(default=0.2, gt=0, le=1)
-    """Share of the pixels that the semantic loss is the mean of."""
+    hardest: float = pydantic.Field(default=1.0, gt=0, le=1)
+    """Share of the pixels, the hardest, that the semantic loss is the mean of; published: 0.2, with which a network that
+    starts from nothing has learned nothing after 200 steps."""
     semantic_weight: float = pydantic.Field(default=1.0, ge=0)
     center_weight: float = pydantic.Field(default=200.0, ge=0)
     offset_weight: float = pydantic.Field(default=0.01, ge=0)
@@ -107,7 +108,7 @@ class CenterConfig(MethodConfig):
     epochs: float = pydantic.Field(default=10.0, ge=0)
     """Passes over the images, at least ``training.iterations`` steps; published: 76."""
     training: TrainingConfig = TrainingConfig(
-        iterations=400, batch_size=4, learning_rate=1e-4, warmup=40, clip_norm=10.0
+        iterations=400, batch_size=4, learning_rate=3e-4, warmup=40, clip_norm=10.0
     )
     """Published: 50,000 steps of 16, adam, 5e-5."""
 
