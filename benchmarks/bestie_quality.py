@@ -17,6 +17,7 @@ Rows of one model, all on the images that have true masks:
 
 * components: connected components of the same maps; nothing is learned.
 * nearest point: each pixel of those maps to the nearest point of its component; nothing is learned.
+* paths: each pixel to the point of the shortest path, classes mended; nothing is learned.
 * given maps: the semantic maps of these images and no points.
 * given maps + points: these and their points, grouped to those. Compare it with the row above that knows as much: the
   points of the images evaluated are known, which is right for the labels of a training set alone.
@@ -39,11 +40,15 @@ from pixelkin.data import Dataset, Instances, Point, Sample
 from pixelkin.data.synthetic.scene import points_of
 from pixelkin.formats import open_dataset, read_coco, read_label_maps
 from pixelkin.grouping.centers import POINT, group_by_centers
-from pixelkin.methods.base import Fields, Method
+from pixelkin.grouping.points import mend_classes
+from pixelkin.methods.base import Field, Fields, Method
 from pixelkin.methods.baselines import Components
 from pixelkin.methods.bestie import BESTIE
 from pixelkin.methods.bestie_config import BESTIEConfig
+from pixelkin.methods.bestie_labels import LEAST_SCORE, instances_of
+from pixelkin.methods.bestie_views import places_of
 from pixelkin.metrics import evaluate
+from pixelkin.models.center_fields import STRIDE
 from pixelkin.training.budget import Budget
 from siseg_quality import machine
 
@@ -78,6 +83,25 @@ class NearestPoint(Components):
         sizes = np.sqrt(np.bincount(groups.labels.ravel(), minlength=len(groups.classes) + 1)[1:])
         scores = sizes / max(semantic.shape) * (0.5 + 0.5 * (groups.centers.kinds == POINT))
         return Instances.from_label_map(groups.labels, labels=groups.classes, scores=scores.clip(0, 1))
+
+
+class PathsFromPoints(Components):
+    """What the points say without any learning: the method's own division with fields that know nothing."""
+
+    def group(self, fields: Fields, sample: Sample) -> Instances:
+        """Classes mended, then every pixel to the point of the shortest path."""
+        config = BESTIEConfig(vote_cost=0)
+        places, names = places_of(sample)
+        semantic = mend_classes(np.asarray(sample.semantic), places, names)
+        ids, grid = np.setdiff1d(semantic, [0, 255]), tuple(-(-side // STRIDE) for side in semantic.shape)
+        maps = {"semantic": Field(semantic), "offset": Field(np.zeros((2, *grid), np.float32), STRIDE)}
+        for i in ids:
+            maps[f"center/{i}"] = Field(np.zeros(grid, np.float32), STRIDE)
+            maps[f"class/{i}"] = Field(np.ones(grid, np.float32), STRIDE)
+        found = instances_of(Fields(sample.size, maps), sample, config)
+        sizes = np.sqrt(found.areas) / max(sample.size)
+        scores = sizes * np.where(found.scores > LEAST_SCORE, 1, 0.5)  # what has no point counts half
+        return Instances(sample.size, found.rles, labels=found.labels, scores=scores, sources=found.sources)
 
 
 def load(data: Path, name: str, limit: int | None) -> tuple[Dataset, Dataset, Dataset]:
@@ -145,6 +169,7 @@ def rows(method: BESTIE, label: Dataset, truth: Dataset) -> Iterator[tuple[str, 
     }
     yield "components", score(Components(), label, truth)
     yield "nearest point", score(NearestPoint(), label, truth)
+    yield "paths", score(PathsFromPoints(), label, truth)
     for name, without in kinds.items():
         yield name, score(method, label.map(partial(Sample.replace, **without)), truth)
 

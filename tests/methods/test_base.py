@@ -212,7 +212,8 @@ def test_auto_takes_a_recipe_for_the_labels_there_are() -> None:
     clicked = sample("a", None).replace(points=(Point(1, 2, 1),), tags=(1,))
     assert choose_method(Dataset([clicked]))[0] == "bestie"
     assert choose_method(Dataset([clicked.replace(points=None)]))[0] == "irnet"
-    assert choose_method(Dataset([clicked.replace(semantic=scene())]))[0] == "siseg"
+    assert choose_method(Dataset([clicked.replace(semantic=scene())]))[0] == "bestie"
+    assert choose_method(Dataset([clicked.replace(semantic=scene(), points=None)]))[0] == "siseg"
 
 
 @pytest.mark.parametrize("info", list_methods(), ids=lambda info: info.name)

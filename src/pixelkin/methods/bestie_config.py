@@ -93,8 +93,8 @@ class CenterConfig(MethodConfig):
     disc: float = pydantic.Field(default=8.0, ge=0)
     """Points that certify nothing still teach the centre heat within so many pixels; published: 0."""
     hardest: float = pydantic.Field(default=1.0, gt=0, le=1)
-    """Share of the pixels, the hardest, that the semantic loss is the mean of; published: 0.2, with which a network that
-    starts from nothing has learned nothing after 200 steps."""
+    """Share of the pixels, the hardest, that the semantic loss is the mean of; published: 0.2, with which a new network
+    has learned nothing after 200 steps."""
     semantic_weight: float = pydantic.Field(default=1.0, ge=0)
     center_weight: float = pydantic.Field(default=200.0, ge=0)
     offset_weight: float = pydantic.Field(default=0.01, ge=0)

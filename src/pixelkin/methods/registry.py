@@ -112,7 +112,7 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
         ValueError: no method of this version learns from these labels.
     """
     kinds = {kind for info in METHODS.values() for kind in info.supervision}
-    for kind in sorted(kinds, key=lambda kind: (kind != "semantic", kind != "points", kind)):  # measured best, first
+    for kind in sorted(kinds, key=lambda kind: (kind != "points", kind != "semantic", kind)):  # measured best, first
         for info in (info for info in METHODS.values() if kind in info.supervision):
             count = sum(sample.has(kind) for sample in dataset)
             if count and not info.baseline and not info.student:
