@@ -159,18 +159,23 @@ def labelled(fit: Dataset, cues: str, maps: str, missing: float) -> Dataset:
     return fit.map(change)
 
 
-def rows(method: BESTIE, label: Dataset, truth: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, scores) of the model with what may be known of an image."""
+def rows(
+    method: BESTIE, label: Dataset, truth: Dataset, wanted: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, scores) of the model with what may be known of an image; of one row alone where it is wanted."""
     kinds: dict[str, dict[str, Any]] = {
         "given maps": {"points": None},
         "given maps + points": {},
         "own maps + tags": {"points": None, "semantic": None},
         "own maps + points": {"semantic": None},
     }
-    yield "components", score(Components(), label, truth)
-    yield "nearest point", score(NearestPoint(), label, truth)
-    yield "paths", score(PathsFromPoints(), label, truth)
+    unlearned = {"components": Components(), "nearest point": NearestPoint(), "paths": PathsFromPoints()}
+    for name, baseline in unlearned.items():
+        if wanted in (None, name):
+            yield name, score(baseline, label, truth)
     for name, without in kinds.items():
+        if wanted not in (None, name):
+            continue
         yield name, score(method, label.map(partial(Sample.replace, **without)), truth)
 
 
@@ -217,6 +222,7 @@ def main() -> None:
     parser.add_argument("--name", default="", help="of these settings, part of the folder's name")
     parser.add_argument("--seeds", default="0", help="e.g. 0,1,2")
     parser.add_argument("--budget", help="for each fit: 10m; default: the steps of the settings")
+    parser.add_argument("--row", help="only this one, e.g. 'given maps'")
     parser.add_argument("--limit", type=int, help="only the first images: to try this script")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/bestie"))
@@ -239,9 +245,11 @@ def main() -> None:
             folder = options.out / name / f"{what.replace(' ', '-')}{told}-{options.budget or 'default'}-s{seed}"
             dataset = labelled(fit, cues, maps, options.missing)
             method = fitted(folder, dataset, settings | VARIANTS[variant], seed, options)
-            kept = folder / "scores.json"
+            kept = folder / ("scores.json" if options.row is None else f"scores of {options.row}.json")
             if not kept.is_file():
-                kept.write_text(json.dumps({"rows": dict(rows(method, label, truth)), **machine()}, indent=1) + "\n")
+                kept.write_text(
+                    json.dumps({"rows": dict(rows(method, label, truth, options.row)), **machine()}, indent=1) + "\n"
+                )
             scores = json.loads(kept.read_text())
             print(f"{name}, {what}, seed {seed}: fit {method.facts['fit_s']} s {method.facts['training']}")
             for row, values in scores["rows"].items():

@@ -76,15 +76,15 @@ def test_missing_weights_are_an_error_not_a_random_start(monkeypatch):
         CenterFields(2)
 
 
-def test_the_heads_as_published():
+def test_the_heads_are_those_published_but_start_livelier():
     net = CenterFields(20, head_width=256, pretrained=False)
     for head, out in ((net.semantic, 21), (net.center, 20), (net.offset, 2)):
         first, relu, last = head
         assert isinstance(relu, nn.ReLU)  # and nothing after the last convolution
         assert (first.kernel_size, first.in_channels, first.out_channels) == ((3, 3), 48, 256)
         assert (last.kernel_size, last.out_channels) == ((1, 1), out)
-        assert first.weight.std().item() == pytest.approx(0.001, rel=0.05)
-        assert last.weight.std().item() == pytest.approx(0.001, rel=0.2)
+        assert first.weight.std().item() > 0.01  # published: 0.001, as the last one's
+        assert last.weight.std().item() == pytest.approx(0.01, rel=0.2)
         assert not first.bias.any()
         assert not last.bias.any()
     assert (small().eval()(torch.rand(1, 3, 64, 64)).center < 0).any()

@@ -96,9 +96,9 @@ class CenterConfig(MethodConfig):
     """Share of the pixels, the hardest, that the semantic loss is the mean of; published: 0.2, with which a new network
     has learned nothing after 200 steps."""
     semantic_weight: float = pydantic.Field(default=1.0, ge=0)
-    center_weight: float = pydantic.Field(default=200.0, ge=0)
-    offset_weight: float = pydantic.Field(default=0.01, ge=0)
-    """Of the three losses, as published."""
+    center_weight: float = pydantic.Field(default=3.0, ge=0)
+    offset_weight: float = pydantic.Field(default=0.05, ge=0)
+    """Of the three losses; published: 1, 200 and 0.01, with which the centres drown the rest in short trainings."""
     refine_threshold: float = pydantic.Field(default=0.3, ge=0)
     """Least heat of a centre that self-refinement believes."""
     most: int = pydantic.Field(default=5, ge=1)

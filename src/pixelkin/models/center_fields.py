@@ -44,7 +44,7 @@ class CenterFields(nn.Module):
     The published network keeps 48 channels at stride 4 through a whole HRNet. Here any backbone's maps are joined from
     coarse to fine, each step with the maps of that stride; a backbone of one stride is brought to stride 4 in steps of
     two at most. Maps finer than that are left out. The heads are as published: a 3x3 convolution, ReLU and a 1x1
-    convolution, first weights next to zero, nothing after the last one.
+    convolution, nothing after the last one.
 
     Args:
         classes: C, without background.
@@ -54,7 +54,8 @@ class CenterFields(nn.Module):
         head_width: channels inside a head; published: 256.
         reach: image pixels that 1 from the last convolution of the offset stands for; published: 1. More makes short
             trainings reach far.
-        init_std: standard deviation of the heads' first weights, as published.
+        init_std: standard deviation of the first weights of the heads' last convolutions; published: 0.001, and of the
+            3x3 ones too, from which nothing is learned for the first hundred steps.
         output_stride: of the backbone's coarsest map; None: its own.
         pretrained: whether the backbone starts from its ImageNet weights.
 
@@ -71,7 +72,7 @@ class CenterFields(nn.Module):
         widths: tuple[int, ...] = (96, 64, 48),
         head_width: int = 128,
         reach: float = 1.0,
-        init_std: float = 0.001,
+        init_std: float = 0.01,
         output_stride: int | None = None,
         pretrained: bool = True,
     ) -> None:
@@ -283,8 +284,8 @@ def _on_image_grid(field: Tensor, scale: tuple[float, float], size: tuple[int, i
 
 def _head(before: int, width: int, out: int, std: float) -> nn.Sequential:
     layers = nn.Sequential(nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, out, 1))
+    nn.init.normal_(cast("Tensor", layers[2].weight), std=std)
     for layer in (layers[0], layers[2]):
-        nn.init.normal_(cast("Tensor", layer.weight), std=std)
         nn.init.zeros_(cast("Tensor", layer.bias))
     return layers
 
