@@ -267,3 +267,9 @@ def test_the_installed_program(data: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: nowhere")
     assert "Traceback" not in done.stderr
+
+
+def test_it_is_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "pixelkin", "label", "nowhere"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
