@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pixelkin.cues.pieces import Box, PictureStore, Piece, around, cut_out, find_pieces, resize, touching, window
-from pixelkin.cues.pressing import Canvas, Donor, press
+from pixelkin.cues.pressing import Canvas, Donor, press, resized_donor, side_angle
 
 UNKNOWN_OBJECT = -1
 MANY, ONE, UNSURE = 1.0, 0.0, -1.0
@@ -221,8 +221,7 @@ class PieceCrowder:
         for _ in range(min(int(rng.geometric(0.6)), 4)):
             onto = int(rng.integers(1, canvas.objects.max() + 1))
             donor = self._donor(piece, zoom, side, rng)
-            angle = rng.normal(0, 0.5) + np.pi * rng.integers(2) if rng.random() < 0.75 else rng.uniform(0, 2 * np.pi)
-            press(canvas, donor, onto, float(angle), rng, overlap=rng.uniform(0.01, 0.4))
+            press(canvas, donor, onto, side_angle(rng), rng, overlap=rng.uniform(0.01, 0.4))
         together, parts = cv2.connectedComponents((canvas.objects > 0).astype(np.uint8), connectivity=8)
         largest = np.bincount(parts[canvas.objects == 1], minlength=together).argmax()
         objects = np.where(parts == largest, canvas.objects, 0).astype(np.int32)
@@ -241,12 +240,8 @@ class PieceCrowder:
         image, mask = cut_out(picture.image, other.box), cut_out(picture.labels, other.box) == other.number
         scale = zoom * (piece.area / other.area) ** 0.5 * float(np.exp(rng.normal(0, 0.35)))
         scale = min(scale, 0.9 * side / max(mask.shape))
-        size = (max(round(mask.shape[0] * scale), 3), max(round(mask.shape[1] * scale), 3))
-        image, mask = resize(image, size).astype(np.float32), resize(mask.astype(np.uint8), size, exact=True)
-        mask = cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0  # masks often bring a rim along
-        if rng.random() < 0.5:
-            image, mask = image[:, ::-1], mask[:, ::-1]
-        return Donor(_recolour(image, rng) if rng.random() < 0.7 else image, mask)
+        donor = resized_donor(image, mask, scale, mirrored=rng.random() < 0.5)
+        return donor._replace(image=_recolour(donor.image, rng)) if rng.random() < 0.7 else donor
 
 
 def as_example(image: npt.NDArray[Any], objects: npt.NDArray[Any], unit: float, crowd: float) -> dict[str, Tensor]:
