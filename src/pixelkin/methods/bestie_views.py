@@ -76,21 +76,30 @@ def view_of(
     Raises:
         ImageError: no semantic map.
     """
-    size = sample.size
-    whole = _nearest(known_map(sample, classes), window.size)
-    places, ids = places_of(sample)
-    scale = np.array(window.size) / np.array(size)
-    places = np.clip((places + 0.5) * scale - 0.5, 0, np.array(window.size) - 1)
-    if mend:
-        whole = mend_classes(whole, places, ids)
+    whole, places, ids = labelled(sample, window.size, classes, mend=mend)
     if paths is None:
         return _certified(whole, places, ids, window, config)
     return _divided(whole, places, ids, sample.image, paths, window, config)
 
 
+def labelled(
+    sample: Sample, size: tuple[int, int], classes: Sequence[int], *, mend: bool = False
+) -> tuple[npt.NDArray[np.int64], Places, Ids]:
+    """The semantic map, the (P, 2) points and their (P,) classes, with the image brought to a (height, width).
+
+    Raises:
+        ImageError: no semantic map.
+    """
+    whole = _nearest(known_map(sample, classes), size)
+    places, ids = places_of(sample)
+    scale = np.array(size) / np.array(sample.size)
+    places = np.clip((places + 0.5) * scale - 0.5, 0, np.array(size) - 1)
+    return mend_classes(whole, places, ids) if mend else whole, places, ids
+
+
 def _certified(whole: npt.NDArray[np.int64], places: Places, ids: Ids, window: Window, config: CenterConfig) -> View:
     """What components with one point certify."""
-    semantic, side = _held(whole, window, UNKNOWN), window.side
+    semantic, side = held(whole, window, UNKNOWN), window.side
     if config.transfer == "crop":
         places, rows = crop_points(_moved(places, window), (0, 0), (side, side))
         ids = ids[rows]
@@ -98,8 +107,8 @@ def _certified(whole: npt.NDArray[np.int64], places: Places, ids: Ids, window: W
         labels, components = found.labels, found.components.labels
     else:
         found = transfer(whole, places, ids, min_area=config.min_area)
-        labels, components = _held(found.labels, window, 0), _held(found.components.labels, window, 0)
-    homes = _homes(found, places, ids)
+        labels, components = held(found.labels, window, 0), held(found.components.labels, window, 0)
+    homes = homes_of(found, places, ids)
     if config.transfer == "image":
         places = _moved(places, window)
     inside = ((places >= -0.5) & (places < side - 0.5)).all(axis=1)
@@ -109,7 +118,7 @@ def _certified(whole: npt.NDArray[np.int64], places: Places, ids: Ids, window: W
     torn = np.unique(homes[crowded & ~inside])  # of these an object lies there that has no point here
     components = np.where(np.isin(components, torn + 1), 0, components)
     crowded &= inside & ~np.isin(homes, torn)
-    labels, kept = _kept(labels, places[found.points], config, side)
+    labels, kept = enough_seen(labels, places[found.points], config, side)
     return View(
         semantic,
         labels,
@@ -144,13 +153,13 @@ def _divided(
     fine = owners.repeat(STRIDE, axis=0).repeat(STRIDE, axis=1)[: whole.shape[0], : whole.shape[1]]
     fine = np.where(whole == np.concatenate([[UNKNOWN], ids])[fine], fine, 0)
     rest = class_components(np.where(fine > 0, 0, whole)).labels
-    components = _held(np.where(rest > 0, rest + len(ids), fine).astype(np.int32), window, 0)
+    components = held(np.where(rest > 0, rest + len(ids), fine).astype(np.int32), window, 0)
     lost = ~np.isin(np.arange(1, len(ids) + 1), fine)
     places = _moved(places, window)
     inside = ((places >= -0.5) & (places < window.side - 0.5)).all(axis=1)
-    labels, kept = _kept(_held(fine.astype(np.int32), window, 0), places, config, window.side)
+    labels, kept = enough_seen(held(fine.astype(np.int32), window, 0), places, config, window.side)
     nobody = np.zeros((0, 2)), np.zeros(0, np.int64)
-    semantic, spare = _held(whole, window, UNKNOWN), lost & inside
+    semantic, spare = held(whole, window, UNKNOWN), lost & inside
     return View(semantic, labels, ids[kept], places[kept], components, *nobody, places[spare], ids[spare])
 
 
@@ -181,7 +190,7 @@ def places_of(sample: Sample) -> tuple[Places, Ids]:
     return places, np.array([point.label for point in points], np.int64)
 
 
-def _homes(found: Transfer, places: Places, ids: Ids) -> npt.NDArray[np.int64]:
+def homes_of(found: Transfer, places: Places, ids: Ids) -> npt.NDArray[np.int64]:
     """The component of its class that each point lies in; -1: none."""
     at = nearest_pixels(places, found.components.labels.shape)
     homes = found.components.labels[at[:, 0], at[:, 1]].astype(np.int64) - 1
@@ -190,7 +199,7 @@ def _homes(found: Transfer, places: Places, ids: Ids) -> npt.NDArray[np.int64]:
     return np.where(wrong, -1, homes)
 
 
-def _kept(
+def enough_seen(
     labels: npt.NDArray[np.int32], witnesses: Places, config: CenterConfig, side: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """The instances of which enough is seen, numbered anew, and which they were."""
@@ -207,7 +216,7 @@ def _nearest(values: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any
     return values[np.ix_(rows, columns)]
 
 
-def _held(values: npt.NDArray[Any], window: Window, beyond: int) -> npt.NDArray[Any]:
+def held(values: npt.NDArray[Any], window: Window, beyond: int) -> npt.NDArray[Any]:
     """What a window holds of labels of the whole image at its size."""
     frame = np.full((window.side, window.side), beyond, values.dtype)
     frame[window.target] = values[window.source]
