@@ -68,7 +68,7 @@ class CenterConfig(MethodConfig):
     """Pixels that an output of 1 stands for in the offset head; published: 1. More makes short trainings reach far."""
     output_stride: int | None = None
     """Of the backbone's coarsest map; none: its own."""
-    head_rate: float = pydantic.Field(default=10.0, gt=0)
+    head_rate: float = pydantic.Field(default=30.0, gt=0)
     """Learning rate of decoder and heads over the backbone's; published: 1."""
     crop: int = pydantic.Field(default=320, ge=32, multiple_of=32)
     """Side of a training crop; published: 416."""
@@ -99,6 +99,8 @@ class CenterConfig(MethodConfig):
     center_weight: float = pydantic.Field(default=3.0, ge=0)
     offset_weight: float = pydantic.Field(default=0.05, ge=0)
     """Of the three losses; published: 1, 200 and 0.01, with which the centres drown the rest in short trainings."""
+    crowding: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Share of the examples in which a certified object of another image is pressed against one of its class."""
     refine_threshold: float = pydantic.Field(default=0.3, ge=0)
     """Least heat of a centre that self-refinement believes."""
     most: int = pydantic.Field(default=5, ge=1)
@@ -108,7 +110,7 @@ class CenterConfig(MethodConfig):
     epochs: float = pydantic.Field(default=10.0, ge=0)
     """Passes over the images, at least ``training.iterations`` steps; published: 76."""
     training: TrainingConfig = TrainingConfig(
-        iterations=400, batch_size=4, learning_rate=3e-4, warmup=40, clip_norm=10.0
+        iterations=400, batch_size=4, learning_rate=1e-4, warmup=40, clip_norm=10.0
     )
     """Published: 50,000 steps of 16, adam, 5e-5."""
 

@@ -16,6 +16,7 @@ from pixelkin.cues.transfer import cell_places, center_targets, centroids, neare
 from pixelkin.data import Dataset
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.methods.bestie_config import CenterConfig
+from pixelkin.methods.bestie_crowding import Crowder
 from pixelkin.methods.bestie_views import Ids, Paths, Places, View, view_of
 from pixelkin.methods.windows import random_window
 from pixelkin.models.center_fields import STRIDE
@@ -55,6 +56,7 @@ class CenterExamples:
         self.config, self.dataset, self.classes, self.exact, self.weak = config, dataset, classes, exact, weak
         divides = exact and config.divide and config.transfer == "image"
         self.mend, self.paths = exact and mend, paths if divides else None
+        self.crowder = Crowder(dataset, classes, config, mend=self.mend) if config.crowding else None
         self.rows = {class_id: row for row, class_id in enumerate(classes)}
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -65,13 +67,16 @@ class CenterExamples:
         ``center_weight`` (h, w); ``points`` (P, 2) and ``point_classes`` (P,) for the refinement.
 
         Raises:
-            ImageError: an image without a semantic map.
+            ImageError: an image without a semantic map, or a file that cannot be read.
         """
-        sample = self.dataset[int(rng.integers(len(self.dataset)))]
+        index = int(rng.integers(len(self.dataset)))
+        sample = self.dataset[index]
         image = sample.image
         window = random_window(rng, image.shape[:2], self.config.long_side, self.config.crop)
         view = view_of(sample, window, self.classes, self.config, paths=self.paths, mend=self.mend)
         named = {"image": window.cut(image)}
+        if self.crowder is not None and rng.random() < self.config.crowding:
+            view, named["image"] = self.crowder(view, named["image"], window, index, rng)
         if self.weak:
             named["weak"] = named["image"]
         if self.config.jitter:

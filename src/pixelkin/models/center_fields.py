@@ -214,6 +214,8 @@ class CenterFields(nn.Module):
 class Decoder(nn.Module):
     """Feature maps of any strides, joined from coarse to fine, to one map at stride 4.
 
+    Each is normalised first: in pretrained backbones the fine ones, which say little, are many times as large.
+
     Args:
         channels: of each feature map.
         strides: image pixels per cell of each map; those below 4 are left out, several of one stride go together.
@@ -235,6 +237,10 @@ class Decoder(nn.Module):
         outs = [*[widths[0]] * (steps - len(widths)), *widths[len(widths) - min(steps, len(widths)) :]]
         before = outs[0] if outs else widths[-1]
         wide = [sum(channels[i] for i in maps) for _, maps in self.rungs]
+        used = {i for _, maps in self.rungs for i in maps}
+        self.norms = nn.ModuleList(
+            [nn.GroupNorm(1, each) if i in used else nn.Identity() for i, each in enumerate(channels)]
+        )
         self.top = nn.Conv2d(wide[0], before, 1)
         self.steps = nn.ModuleList()
         for skip, width in zip(wide[1:], outs, strict=True):
@@ -245,6 +251,7 @@ class Decoder(nn.Module):
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The (B, C_i, h_i, w_i) maps of images of (height, width) ``size`` to (B, width, h, w)."""
         (stride, chosen), *rest = self.rungs
+        maps = [norm(each) for norm, each in zip(self.norms, maps, strict=True)]
         y: Tensor = self.top(torch.cat([maps[i] for i in chosen], dim=1))
         for (target, chosen), step in zip(rest, self.steps, strict=True):
             cells = math.ceil(size[0] / target), math.ceil(size[1] / target)
