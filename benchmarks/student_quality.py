@@ -31,9 +31,10 @@ def masked_images(voc: Path, folder: Path) -> Path:
     return folder
 
 
-def tags_of(voc: Path, file: Path) -> Path:
-    """The tags of all images, as CSV."""
-    dataset = open_dataset(voc, tags="xml")
+def tags_of(voc: Path, images: Path, file: Path) -> Path:
+    """The tags of the images of a folder, as CSV."""
+    names = {path.stem for path in images.iterdir()}
+    dataset = open_dataset(voc, tags="xml").filter(lambda sample: sample.name in names)
     rows = [f"{s.name},{';'.join(dataset.classes[tag] for tag in s.tags or ())}" for s in dataset]
     file.write_text("\n".join(["image,tags", *rows]) + "\n")
     return file
@@ -66,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = dict(option.split("=", 1) for option in options.set_option)
     images = masked_images(options.voc, options.out / "images")
-    tags = tags_of(options.voc, options.out / "tags.csv")
+    tags = tags_of(options.voc, images, options.out / "tags.csv")
     lines = [row("the labels it learned from", scores(options.run, options.voc), "-")]
     for seed in (int(text) for text in options.seeds.split(",")):
         folder = options.out / f"{options.name}-s{seed}"
