@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pixelkin.api import export_student, fit, label, predict, train_student
     from pixelkin.data import Dataset, Instances
     from pixelkin.formats import open_dataset
+    from pixelkin.grouping.partition import partition
     from pixelkin.methods.registry import list_methods
     from pixelkin.metrics import evaluate
     from pixelkin.models.zoo import list_backbones
@@ -26,6 +27,7 @@ __all__ = [
     "list_backbones",
     "list_methods",
     "open_dataset",
+    "partition",
     "predict",
     "refine",
     "train_student",
@@ -41,6 +43,7 @@ _HOMES = {
     "list_backbones": "pixelkin.models.zoo",
     "list_methods": "pixelkin.methods.registry",
     "open_dataset": "pixelkin.formats",
+    "partition": "pixelkin.grouping.partition",
     "predict": "pixelkin.api",
     "refine": "pixelkin.refinement",
     "train_student": "pixelkin.api",
