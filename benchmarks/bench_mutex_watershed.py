@@ -103,9 +103,10 @@ def main() -> None:
                     partial(partition, affinities, OFFSETS, mask, stride=stride),
                 ]
                 (other, (labels, _), _), times = in_turns(works, args.repeats)
+                alike = (numbered(labels) == numbered(other)).mean()
                 print(
                     f"| {noise} | {'no' if mask is None else 'yes'} | {stride} | {times[0]:.3f} s | {times[1]:.3f} s"
-                    f" | {times[0] / times[1]:.1f}x | {times[2]:.3f} s | {(numbered(labels) == numbered(other)).mean():.3%}"
+                    f" | {times[0] / times[1]:.1f}x | {times[2]:.3f} s | {alike:.3%}"
                     f" | {adjusted_rand(labels, other):.4f} | {adjusted_rand(labels, truth):.3f} |",
                     flush=True,
                 )
