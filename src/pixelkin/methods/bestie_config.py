@@ -132,8 +132,9 @@ class BESTIEConfig(MethodConfig):
     its weights, which sees the image without jitter (``teacher``); ``false``: none."""
     kernel: int = pydantic.Field(default=41, ge=3)
     """Width of the window in which a centre has the largest heat of its component, in pixels."""
-    relative_kernel: float | None = pydantic.Field(default=None, gt=0)
-    """The window reaches so many times the square root of the component's area to each side; published: none."""
+    relative_kernel: float | None = pydantic.Field(default=0.25, gt=0)
+    """The window reaches so many times the square root of the component's area to each side, at most twice as far as
+    ``kernel`` would; published: none, with which small objects close together are one."""
     scales: Scales = (1.0,)
     """Of the image, for its fields."""
     flip: bool = True
