@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ os.environ.setdefault("PIXELKIN_QUIET", "1")
 # No deadlines: a busy machine is no failure. A test that needs more or fewer examples says so itself.
 settings.register_profile("pixelkin", max_examples=60, deadline=None)
 settings.load_profile("pixelkin")
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and their subprocesses too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:

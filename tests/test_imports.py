@@ -29,6 +29,7 @@ FLOORS = {
     "demo": 7,
     "cli_output": 8,
     "cli": 8,
+    "__main__": 9,
 }
 STRANGERS = {"cues", "models", "grouping"}
 LIGHT = {"data", "formats", "metrics", "viz"}
