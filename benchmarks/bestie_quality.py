@@ -100,7 +100,7 @@ class PathsFromPoints(Components):
             maps[f"class/{i}"] = Field(np.ones(grid, np.float32), STRIDE)
         found = instances_of(Fields(sample.size, maps), sample, config)
         sizes = np.sqrt(found.areas) / max(sample.size)
-        scores = sizes * np.where(found.scores > LEAST_SCORE, 1, 0.5)  # what has no point counts half
+        scores = sizes * np.where(found.scores > LEAST_SCORE, 1, 0.5)  # as above: what has no point counts half
         return Instances(sample.size, found.rles, labels=found.labels, scores=scores, sources=found.sources)
 
 

@@ -41,7 +41,8 @@ def test_runs_of_any_length_come_back(runs):
         return
     code = code_of(runs, size)
     assert runs_of(code).tolist() == runs
-    assert code["counts"] == coco_mask.frPyObjects({"size": size, "counts": runs}, *size)["counts"]
+    if size[0] < 2**31:  # beyond, pycocotools writes over its own memory
+        assert code["counts"] == coco_mask.frPyObjects({"size": size, "counts": runs}, *size)["counts"]
 
 
 @given(st.binary(max_size=12), st.tuples(st.integers(1, 9), st.integers(1, 9)))

@@ -104,7 +104,7 @@ def two_squares(class_id=3, *, points=None):
 @pytest.mark.parametrize("class_id", [3, 256, 1000])
 def test_exact_fields_give_both_objects(class_id):
     fields, sample, truth = two_squares(class_id)
-    found = made(kernel=21).group(fields, sample)
+    found = made(kernel=21, score="heat").group(fields, sample)
     assert found.labels.tolist() == [class_id] * 2
     assert found.scores == pytest.approx(0.46, abs=0.04)  # probability times heat, which is 1 between cells
     assert found.sources.tolist() == ["bestie:semantic"] * 2
@@ -116,7 +116,7 @@ def test_exact_fields_give_both_objects(class_id):
 def test_given_points_are_the_centres():
     fields, sample, truth = two_squares(points=(Point(28.5, 39.5, 3), Point(68.5, 39.5, 3)))
     cold = Fields(fields.size, {**fields.maps, "center/3": Field(np.zeros_like(fields["center/3"]), 4)})
-    found = made().group(cold, sample)
+    found = made(score="heat").group(cold, sample)
     assert found.sources.tolist() == ["bestie:points"] * 2
     assert found.scores == pytest.approx(0.5)
     assert sum((m & (truth == i)).sum() for i, m in zip((1, 2), found.masks(), strict=True)) > 0.95 * (truth > 0).sum()

@@ -50,13 +50,20 @@ POINTS = (Point(20, 32, 7), Point(50, 32, 7))
 
 def test_labels_follow_the_edge_and_not_the_middle():
     sample = two_in_one(POINTS, edge=44)
-    found = instances_of(cold(sample), sample, config())
+    found = instances_of(cold(sample), sample, config(score="heat"))
     first, second = found.masks()
     assert first[16:48, 8:43].all()
     assert second[16:48, 46:56].all()
     assert found.scores == pytest.approx(0.5)
     straight = instances_of(cold(sample), sample, config(division="votes")).masks()[0]
     assert not straight[32, 38]
+
+
+def test_small_instances_have_lower_scores():
+    sample = two_in_one(POINTS, edge=44)
+    large, small = instances_of(cold(sample), sample, config()).scores
+    sides = np.sqrt([32 * 36, 32 * 12])
+    assert [large, small] == pytest.approx(0.5 * sides / (sides + 6.4), rel=0.02)
 
 
 def test_labels_follow_a_jump_of_the_offsets():

@@ -159,6 +159,9 @@ class BESTIEConfig(MethodConfig):
     this share of the image's long side."""
     scope: Literal["component", "class"] = "component"
     """With ``votes``: what given points divide, the component they lie in, or all of their class, as published."""
+    score: Literal["size", "heat"] = "size"
+    """``heat``: of an instance, the heat at its centre, 1 at points, times the mean probability of its class, as
+    published; ``size``: that, lower for small ones, which are wrong more often."""
     background_weight: float = pydantic.Field(default=1.0, gt=0)
     """The background's predicted probability times this competes with those of the classes."""
     max_pixels: int = pydantic.Field(default=4_000_000, ge=1024)

@@ -26,6 +26,9 @@ CENTER, PROBABILITY, OFFSET, SEMANTIC = "center/", "class/", "offset", "semantic
 
 LEAST_SCORE = 1e-4
 
+USUAL_SHARE = 0.1
+"""The side, as a share of the image's, of the square at which the size of an instance halves its score."""
+
 
 def fields_of(model: CenterFields, sample: Sample, classes: Sequence[int], config: BESTIEConfig) -> Fields:
     """``semantic`` on the image's pixels, ``offset`` and, for each class in it, ``center/ID`` and ``class/ID``.
@@ -81,11 +84,16 @@ def instances_of(fields: Fields, sample: Sample, config: BESTIEConfig) -> Instan
     rest = _by_centers(fields, np.where(own > 0, 0, semantic), places[free], names[free], config)
     rank = np.zeros(len(places) + 1, np.int32)
     rank[held + 1] = 1 + np.arange(len(held))
-    scores = [_probability(fields, own == k + 1, places[k], int(names[k])) for k in held]
+    labels = np.where(rest.labels > 0, rest.labels + len(held), rank[own])
+    odds = [_probability(fields, own == k + 1, places[k], int(names[k])) for k in held]
+    scores = np.concatenate([odds, rest.scores])
+    if config.score == "size":
+        sides = np.sqrt(np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:])
+        scores = scores * sides / (sides + USUAL_SHARE * np.sqrt(labels.size))
     return Instances.from_label_map(
-        np.where(rest.labels > 0, rest.labels + len(held), rank[own]),
+        labels,
         labels=np.concatenate([names[held], rest.classes]),
-        scores=np.clip(np.concatenate([scores, rest.scores]), LEAST_SCORE, 1),
+        scores=np.clip(scores, LEAST_SCORE, 1),
         sources=[source_of(sample)] * (len(held) + len(rest.classes)),
     )
 
