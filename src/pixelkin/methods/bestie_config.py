@@ -141,8 +141,8 @@ class BESTIEConfig(MethodConfig):
     """Whether the mirror image is looked at too, for twice the time."""
     threshold: float = pydantic.Field(default=0.1, ge=0)
     """Least heat of a centre in labelling."""
-    min_area: int = pydantic.Field(default=50, ge=0)
-    """Smaller components are left out, in pixels, unless a point lies in them."""
+    min_area: int = pydantic.Field(default=16, ge=0)
+    """Smaller components are left out, in pixels, unless a point lies in them; published: 50."""
     leftover: Literal["whole", "drop"] = "whole"
     """A component without any centre is one instance, or none."""
     mend: bool = True
