@@ -30,6 +30,12 @@ def test_between_points_of_several_classes_the_nearest_decides() -> None:
     assert mend_classes(ROW, [(1, 4), (1, 7)], [8, 9])[1, 4:8].tolist() == [8, 8, 9, 9]
 
 
+def test_a_map_too_narrow_for_the_class_is_widened() -> None:
+    mended = mend_classes(ROW.astype(np.uint8), [(1, 5)], [400])
+    assert (mended[:, 4:8] == 400).all()
+    assert (mended[:, :3] == 1).all()
+
+
 def test_unknown_pixels_are_no_component() -> None:
     semantic = np.where(ROW == 2, 255, ROW)
     assert mend_classes(semantic, [(1, 5)], [7]) is semantic

@@ -37,7 +37,7 @@ def geodesic_groups(
 
     Returns:
         (h, w) int32: 0 outside the mask, k + 1 for source k. Pieces of the mask that hold no source go, pixel by pixel,
-        to the source nearest in a straight line; of equally cheap ones, it is the first.
+        to the source nearest in a straight line. Of equally cheap ones it is always the same.
 
     Raises:
         ValueError: sizes that do not fit, or a cost below 0 or not a number.

@@ -30,11 +30,11 @@ def mend_classes(
     Args:
         semantic: (H, W) integer class ids, 0 background.
         points: (P, 2) (y, x).
-        point_classes: (P,) class id of each, which the map's type must hold.
+        point_classes: (P,) class id of each.
         unknown: the class id of pixels nobody labelled.
 
     Returns:
-        (H, W) of the map's type; the map itself where there is nothing to mend.
+        (H, W) of the map's type, or of one that holds the ids too; the map itself where there is nothing to mend.
     """
     places, ids = _points(points, point_classes)
     parts = class_components(semantic, unknown=unknown)
@@ -44,7 +44,7 @@ def mend_classes(
     mended = semantic
     for home in np.setdiff1d(homes[(homes > 0) & ~right], homes[right]):
         if mended is semantic:
-            mended = semantic.copy()
+            mended = semantic.astype(np.promote_types(semantic.dtype, np.min_scalar_type(ids.max())))
         rows, columns = np.nonzero(parts.labels == home)
         own = np.flatnonzero(homes == home)
         mended[rows, columns] = ids[own[_nearest(rows, columns, places[own])]]

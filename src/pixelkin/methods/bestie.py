@@ -211,8 +211,8 @@ class BESTIE(Method):
     def fields(self, sample: Sample) -> Fields:
         """``semantic``, ``offset`` and, for each class in the map, ``center/ID`` and ``class/ID``.
 
-        The semantic map is the image's own where it has one, else the network's, of the classes of the image's tags
-        and points, or of all where it has neither.
+        The semantic map is the image's own where it has one, its classes mended by the image's points, else the
+        network's, of the classes of the image's tags and points, or of all where it has neither.
 
         Raises:
             RuntimeError: the method is neither fitted nor loaded.
