@@ -121,7 +121,7 @@ def training(
 ) -> None:
     """Steps of training after one that warms up."""
     config = BESTIEConfig.from_settings({"fields.crop": str(CROP)})
-    model = build_fields(config, len(classes), pretrained=False) if method is None else method.model
+    model = build_fields(config, dict.fromkeys(classes, ""), pretrained=False) if method is None else method.model
     assert model is not None
     taught = Taught(model.to(device)).train()
     paths = Paths(config.edge_cost, config.snap)

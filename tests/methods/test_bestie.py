@@ -326,7 +326,7 @@ def test_examples_name_only_the_classes_that_are_there():
     assert not batch["heat"][0, 0].any()
     assert batch["heat"][0, 1].max() > 0.9
     torch.manual_seed(0)
-    model = bestie_training.build_fields(config(), len(classes), pretrained=False)
+    model = bestie_training.build_fields(config(), dict.fromkeys(classes, "thing"), pretrained=False)
     losses = CenterLoss(config(), classes, exact=True)(Taught(model), batch)
     assert all(torch.isfinite(value) for value in losses.values())
     empty = CenterLoss(config(), classes, exact=True)(Taught(model), collate([parts[1]]))

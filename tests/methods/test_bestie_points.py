@@ -90,7 +90,7 @@ def test_what_no_point_reaches_is_left_to_the_network():
 
 def test_points_mend_the_given_map_at_labelling_unless_told_not_to():
     sample = two_in_one(tuple(Point(x, y, 9) for x, y, _ in POINTS))
-    model = build_fields(config(), 2, pretrained=False)
+    model = build_fields(config(), {1: "one", 2: "two"}, pretrained=False)
     assert set(np.unique(fields_of(model, sample, [7, 9], config())["semantic"])) == {0, 9}
     assert set(np.unique(fields_of(model, sample, [7, 9], config(mend=False))["semantic"])) == {0, 7}
 

@@ -173,7 +173,7 @@ class BESTIE(Method):
         config, classes = self.config, self.facts["classes"]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            student = build_fields(config, len(classes), pretrained=True)
+            student = build_fields(config, self._names(classes), pretrained=True)
         taught = Taught(student, config.fields.teacher_decay if config.refinement == "teacher" else None)
         training = config.fields.training.lasting(config.fields.epochs, len(dataset))
         report = train(
@@ -197,7 +197,7 @@ class BESTIE(Method):
             identity={
                 "config": config.fields.model_dump(mode="json", exclude={"training"})
                 | config.model_dump(mode="json", include=SHAPES_FIELDS),
-                "classes": list(classes),
+                "classes": {str(i): name for i, name in self._names(classes).items()},
                 "images": len(dataset),
                 "name": dataset.name,
                 "points": points_digest(dataset),
@@ -257,9 +257,12 @@ class BESTIE(Method):
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take up saved weights; no pretrained ones are looked for."""
-        model = build_fields(self.config, len(self.facts["classes"]), pretrained=False)
+        model = build_fields(self.config, self._names(self.facts["classes"]), pretrained=False)
         model.load_state_dict(tensors)
         self.model = model.to(resolve_device(self.device)).eval()
+
+    def _names(self, classes: list[int]) -> dict[int, str]:
+        return {class_id: self.classes.get(class_id, str(class_id)) for class_id in classes}
 
     def card(self) -> dict[str, str]:
         """Where points and semantic maps came from, backbone and its licence, and the length of the trainings."""

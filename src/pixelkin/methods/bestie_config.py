@@ -68,6 +68,8 @@ class CenterConfig(MethodConfig):
     """Pixels that an output of 1 stands for in the offset head; published: 1. More makes short trainings reach far."""
     output_stride: int | None = None
     """Of the backbone's coarsest map; none: its own."""
+    imagenet_seed: bool = True
+    """Semantics start from what the backbone's ImageNet head knows of the classes by name; published: no."""
     head_rate: float = pydantic.Field(default=30.0, gt=0)
     """Learning rate of decoder and heads over the backbone's; published: 1."""
     crop: int = pydantic.Field(default=320, ge=32, multiple_of=32)

@@ -15,18 +15,22 @@ from pixelkin.methods.bestie_config import BESTIEConfig
 from pixelkin.models.center_fields import STRIDE, CenterFields
 
 
-def build_fields(config: BESTIEConfig, classes: int, *, pretrained: bool) -> CenterFields:
-    """The untrained network."""
+def build_fields(config: BESTIEConfig, classes: Mapping[int, str], *, pretrained: bool) -> CenterFields:
+    """The untrained network of classes, id to name; pretrained, it starts from what ImageNet knows of them."""
     fields = config.fields
-    return CenterFields(
-        classes,
+    model = CenterFields(
+        len(classes),
         config.backbone,
         widths=fields.widths,
         head_width=fields.head_width,
         reach=fields.reach,
         output_stride=fields.output_stride,
+        class_scores=None if fields.imagenet_seed else False,
         pretrained=pretrained,
     )
+    if pretrained and model.scores is not None:
+        model.scores.seed_from_imagenet(model.backbone, classes)
+    return model
 
 
 class Taught(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pixelkin.models.backbone import build_backbone
+from pixelkin.models.class_rows import ClassScores, has_embedding
 from pixelkin.models.grids import to_grid
 from pixelkin.models.zoo import DEFAULT_BACKBONE
 
@@ -57,10 +58,14 @@ class CenterFields(nn.Module):
         init_std: standard deviation of the first weights of the heads' last convolutions; published: 0.001, and of the
             3x3 ones too, from which nothing is learned for the first hundred steps.
         output_stride: of the backbone's coarsest map; None: its own.
+        class_scores: whether semantics also get coarse :class:`~pixelkin.models.class_rows.ClassScores`, which may
+            start from what ImageNet knows of the classes; None: where the backbone has an embedding for them. Not
+            published.
         pretrained: whether the backbone starts from its ImageNet weights.
 
     Raises:
-        ValueError: no class, no or other widths, or a backbone without a map of stride 4 or more.
+        ValueError: no class, no or other widths, class scores without an embedding, or a backbone without a map of
+            stride 4 or more.
         BackboneError: see :func:`~pixelkin.models.backbone.build_backbone`.
     """
 
@@ -74,6 +79,7 @@ class CenterFields(nn.Module):
         reach: float = 1.0,
         init_std: float = 0.01,
         output_stride: int | None = None,
+        class_scores: bool | None = None,
         pretrained: bool = True,
     ) -> None:
         super().__init__()
@@ -84,6 +90,9 @@ class CenterFields(nn.Module):
         self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
         self.decoder = Decoder(self.backbone.channels, self.backbone.strides, widths)
         self.semantic = _head(self.decoder.width, head_width, 1 + classes, init_std)
+        self.scores: ClassScores | None = None
+        if has_embedding(self.backbone) if class_scores is None else class_scores:
+            self.scores = ClassScores(self.backbone, classes, pretrained=pretrained)
         self.center = _head(self.decoder.width, head_width, classes, init_std)
         self.offset = _head(self.decoder.width, head_width, 2, init_std)
 
@@ -99,8 +108,13 @@ class CenterFields(nn.Module):
             ValueError: rows that the head has not, or (B, K) rows of another batch.
         """
         normal = self.backbone.normalise(image).contiguous(memory_format=torch.channels_last)
-        x = self.decoder(self.backbone(normal), (image.shape[-2], image.shape[-1]))
-        return CenterOutput(self.semantic(x), self._center(x, keep), self.offset(x) * self.reach)
+        maps = self.backbone(normal)
+        x = self.decoder(maps, (image.shape[-2], image.shape[-1]))
+        semantic = self.semantic(x)
+        if self.scores is not None:
+            cells = (semantic.shape[-2], semantic.shape[-1])
+            semantic = semantic + to_grid(self.scores(maps[-1]), self.backbone.strides[-1], STRIDE, cells)
+        return CenterOutput(semantic, self._center(x, keep), self.offset(x) * self.reach)
 
     @torch.inference_mode()
     def predict(
@@ -150,15 +164,17 @@ class CenterFields(nn.Module):
         Args:
             head_rate: how much faster than the backbone the decoder and the heads learn; published: 1.
         """
-        body = [p for p in self.backbone.parameters() if p.requires_grad]
-        new = [p for part in (self.decoder, self.semantic, self.center, self.offset) for p in part.parameters()]
+        known: list[nn.Module] = [self.backbone, *([] if self.scores is None else [self.scores.embedding])]
+        body = [p for part in known for p in part.parameters() if p.requires_grad]
+        old = {id(p) for part in known for p in part.parameters()}
+        new = [p for p in self.parameters() if id(p) not in old]
         groups: list[dict[str, Any]] = [{"params": new, "lr_scale": head_rate}]
         return [{"params": body}, *groups] if body else groups
 
     def train(self, mode: bool = True) -> CenterFields:
-        """As ``nn.Module.train``; the backbone's normalisation keeps its running statistics, as batches are small."""
+        """As ``nn.Module.train``; batch normalisation keeps its running statistics, as batches are small."""
         super().train(mode)
-        for module in self.backbone.modules():
+        for module in self.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pixelkin.models.backbone import Backbone, ImagenetHead, build_backbone
+from pixelkin.models.backbone import Backbone, build_backbone
+from pixelkin.models.class_rows import embedding_of, has_embedding, imagenet_weights
 from pixelkin.models.imagenet_names import imagenet_rows
 from pixelkin.models.multi_scale import ScaledMaps, check_scales, look_at_scales, scaled, to_device
 from pixelkin.models.zoo import DEFAULT_BACKBONE, WHEELS
@@ -58,14 +58,13 @@ class CamClassifier(nn.Module):
         if classes < 1:
             raise ValueError("a classifier needs at least one class: give image tags")
         self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
-        wheel = WHEELS.get(self.backbone.name)
-        if embedding and wheel is None:
+        known = has_embedding(self.backbone)
+        if embedding and not known:
             raise ValueError(f"{backbone} has no embedding: leave embedding out, or use {', '.join(WHEELS)}")
         self.embedding: nn.Module = nn.Identity()
         width = self.backbone.channels[-1]
-        if wheel is not None and embedding is not False:
-            top = self.backbone.imagenet_head() if pretrained else ImagenetHead(timm.create_model(wheel.model))
-            self.embedding, width = nn.Sequential(top.conv_head, top.bn2), top.conv_head.out_channels
+        if known and embedding is not False:
+            self.embedding, width = embedding_of(self.backbone, pretrained=pretrained)
         self.head = nn.Conv2d(width, classes, 1, bias=False)
         nn.init.normal_(self.head.weight, std=0.01)
         for parameter in _stem_parameters(self.backbone, fixed_stride):
@@ -110,16 +109,14 @@ class CamClassifier(nn.Module):
         """
         if len(classes) != self.head.out_channels:
             raise ValueError(f"{len(classes)} class names for {self.head.out_channels} classes: give one each")
-        known = self.backbone.imagenet_head().classifier.weight.detach()
-        if known.shape[1] != self.head.in_channels:
+        found = imagenet_weights(self.backbone, classes)
+        if found and next(iter(found.values())).shape[0] != self.head.in_channels:
             raise ValueError("ImageNet's head scores the embedding: build the classifier with embedding=True")
-        known = known - known.mean(0)
-        found = {class_id: rows for class_id, name in classes.items() if (rows := imagenet_rows(name))}
         with torch.no_grad():
             for row, class_id in enumerate(classes):
                 if class_id in found:
-                    self.head.weight[row, :, 0, 0] = known[list(found[class_id])].mean(0).to(self.head.weight)
-        return found
+                    self.head.weight[row, :, 0, 0] = found[class_id].to(self.head.weight)
+        return {class_id: imagenet_rows(classes[class_id]) for class_id in found}
 
     def train(self, mode: bool = True) -> CamClassifier:
         """As ``nn.Module.train``, but batch normalisation stays in eval mode."""
