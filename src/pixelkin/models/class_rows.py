@@ -12,11 +12,15 @@ from pixelkin.models.backbone import Backbone, ImagenetHead
 from pixelkin.models.imagenet_names import imagenet_rows
 from pixelkin.models.zoo import WHEELS
 
+GAIN = 0.3
+"""Of ImageNet's rows: they score the mean over an image, and single cells are more extreme."""
+
 
 class ClassScores(nn.Module):
     """Coarse scores of classes from a backbone's last map, to start semantics from.
 
-    Classes that ImageNet knows by name start from the rows of its head; other classes, and the background, from 0.
+    Classes that ImageNet knows by name can start from the rows of its head, times :data:`GAIN`; other classes, and the
+    background, start from 0.
 
     Args:
         backbone: whose last map is scored; see :func:`has_embedding`.
@@ -51,7 +55,7 @@ class ClassScores(nn.Module):
         found = imagenet_weights(backbone, classes)
         for row, class_id in enumerate(classes):
             if class_id in found:
-                self.rows.weight[1 + row, :, 0, 0] = found[class_id].to(self.rows.weight)
+                self.rows.weight[1 + row, :, 0, 0] = GAIN * found[class_id].to(self.rows.weight)
         return tuple(found)
 
 
