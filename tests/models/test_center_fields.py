@@ -143,7 +143,7 @@ def test_the_rows_kept_of_a_prediction(model):
     assert torch.allclose(kept.semantic, every.semantic[[0, 3, 1]], atol=1e-6)  # shares of all classes, as spec'd
     assert torch.allclose(kept.center, every.center[[2, 0]], atol=1e-6)
     assert torch.allclose(kept.offset, every.offset, atol=1e-6)
-    none = model.predict(image, keep=[])
+    none = model.predict(image, scales=(0.7,), keep=[])
     assert none.semantic.shape == (1, 13, 18)
     assert none.center.shape == (0, 13, 18)
 

@@ -72,10 +72,10 @@ class CenterConfig(MethodConfig):
     """Semantics start from what the backbone's ImageNet head knows of the classes by name; published: no."""
     head_rate: float = pydantic.Field(default=30.0, gt=0)
     """Learning rate of decoder and heads over the backbone's; published: 1."""
-    crop: int = pydantic.Field(default=320, ge=32, multiple_of=32)
+    crop: int = pydantic.Field(default=256, ge=32, multiple_of=32)
     """Side of a training crop; published: 416."""
-    long_side: LongSide = (314, 584)
-    """Least and greatest random length of a training image's long side, as published."""
+    long_side: LongSide = (256, 448)
+    """Least and greatest random length of a training image's long side; published: 314 to 584."""
     jitter: float = pydantic.Field(default=0.3, ge=0, lt=1)
     """Most that brightness, contrast and saturation change in a training image; the teacher sees it unchanged."""
     transfer: Literal["image", "crop"] = "image"
@@ -88,8 +88,9 @@ class CenterConfig(MethodConfig):
     """Smaller components teach no instance."""
     sigma: float = pydantic.Field(default=6.0, gt=0)
     """Of the Gaussian at a centre."""
-    relative_sigma: float | None = pydantic.Field(default=None, gt=0)
-    """Sigma over the square root of an instance's area, within a third and four times of ``sigma``; published: none."""
+    relative_sigma: float | None = pydantic.Field(default=0.15, gt=0)
+    """Sigma over the square root of an instance's area, within a third and four times of ``sigma``; published: none.
+    On photos nothing is learned of spots of 6 pixels in 200 steps, while of such the error falls by a third."""
     center: Literal["centroid", "point"] = "centroid"
     """Where the centre of a certified instance is: the middle of its mask, as published, or its point."""
     disc: float = pydantic.Field(default=8.0, ge=0)
@@ -137,8 +138,11 @@ class BESTIEConfig(MethodConfig):
     relative_kernel: float | None = pydantic.Field(default=0.25, gt=0)
     """The window reaches so many times the square root of the component's area to each side, at most twice as far as
     ``kernel`` would; published: none, with which small objects close together are one."""
+    shown: Literal["training", "image"] = "training"
+    """The size at which the network sees an image to be labelled: as large as the mean image of its training, whatever
+    the camera; or as it is."""
     scales: Scales = (1.0,)
-    """Of the image, for its fields."""
+    """Of that, for the fields."""
     flip: bool = True
     """Whether the mirror image is looked at too, for twice the time."""
     threshold: float = pydantic.Field(default=0.1, ge=0)

@@ -45,10 +45,10 @@ def fields_of(model: CenterFields, sample: Sample, classes: Sequence[int], confi
     semantic = _given_map(sample, classes, mend=config.mend)
     if semantic is not None:
         wanted = sorted({int(i) for i in np.unique(semantic)} - {0, UNKNOWN})
-        if not wanted:
-            return Fields(sample.size, {SEMANTIC: Field(semantic)})
     else:
         wanted = _possible(sample, classes)
+    if not wanted:
+        return Fields(sample.size, {SEMANTIC: Field(np.zeros(sample.size, np.uint8) if semantic is None else semantic)})
     found = _predict(model, sample, [list(classes).index(i) for i in wanted], config)
     odds = found.semantic.cpu().numpy()
     if semantic is None:
@@ -186,7 +186,9 @@ def _possible(sample: Sample, classes: Sequence[int]) -> list[int]:
 def _predict(model: CenterFields, sample: Sample, rows: list[int], config: BESTIEConfig) -> CenterOutput:
     device = next(model.parameters()).device
     image = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1))).to(device).float() / 255
-    return model.predict(image, scales=config.scales, flip=config.flip, keep=rows, max_pixels=config.max_pixels)
+    shown = sum(config.fields.long_side) / 2 / max(sample.size) if config.shown == "training" else 1.0
+    scales = [scale * shown for scale in config.scales]
+    return model.predict(image, scales=scales, flip=config.flip, keep=rows, max_pixels=config.max_pixels)
 
 
 def _most_probable(

@@ -296,13 +296,16 @@ def _rungs(strides: Sequence[int]) -> list[tuple[float, list[int]]]:
 
 def _on_image_grid(field: Tensor, scale: tuple[float, float], size: tuple[int, int]) -> Tensor:
     """A (1, C, h, w) field of a resized image to the grid of the image of (height, width) ``size``."""
+    cells = -(-size[0] // STRIDE), -(-size[1] // STRIDE)
+    if not field.shape[1]:  # which no layer takes
+        return field.new_zeros((*field.shape[:2], *cells))
     if scale != (1.0, 1.0):
         beyond = 1 + math.ceil(max(scale))  # rounding down must not lose the last cell
         field = functional.pad(field, (0, beyond, 0, beyond), mode="replicate")
         # By the factor and not to a size, which would stretch: what was added at the edge is no part of the image.
         back = (1 / scale[0], 1 / scale[1])
         field = functional.interpolate(field, scale_factor=back, mode="bilinear", align_corners=False)
-    return field[..., : -(-size[0] // STRIDE), : -(-size[1] // STRIDE)]
+    return field[..., : cells[0], : cells[1]]
 
 
 def _head(before: int, width: int, out: int, std: float) -> nn.Sequential:
