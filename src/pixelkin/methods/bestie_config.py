@@ -167,7 +167,8 @@ class BESTIEConfig(MethodConfig):
     """With ``votes``: what given points divide, the component they lie in, or all of their class, as published."""
     score: Literal["size", "heat"] = "size"
     """``heat``: of an instance, the heat at its centre, 1 at points, times the mean probability of its class, as
-    published; ``size``: that, lower for small ones, which are wrong more often."""
+    published; ``size``: lower for small ones, which are wrong more often, and without the probability where the map
+    was given."""
     background_weight: float = pydantic.Field(default=1.0, gt=0)
     """The background's predicted probability times this competes with those of the classes."""
     max_pixels: int = pydantic.Field(default=4_000_000, ge=1024)

@@ -27,7 +27,7 @@ CENTER, PROBABILITY, OFFSET, SEMANTIC = "center/", "class/", "offset", "semantic
 LEAST_SCORE = 1e-4
 
 USUAL_SHARE = 0.1
-"""The side, as a share of the image's, of the square at which the size of an instance halves its score."""
+"""The side, as a share of the image's, of the square whose size halves the square of its score."""
 
 
 def fields_of(model: CenterFields, sample: Sample, classes: Sequence[int], config: BESTIEConfig) -> Fields:
@@ -81,15 +81,19 @@ def instances_of(fields: Fields, sample: Sample, config: BESTIEConfig) -> Instan
         own = _by_paths(fields, sample.image, places, names, config)
     held = np.unique(own[own > 0]) - 1
     free = slice(0) if config.division == "paths" else slice(None)
-    rest = _by_centers(fields, np.where(own > 0, 0, semantic), places[free], names[free], config)
+    # Who made a map knows its classes better than a network that learned from such maps.
+    doubted = config.score == "heat" or not sample.has("semantic")
+    rest = _by_centers(fields, np.where(own > 0, 0, semantic), places[free], names[free], config, doubted)
     rank = np.zeros(len(places) + 1, np.int32)
     rank[held + 1] = 1 + np.arange(len(held))
     labels = np.where(rest.labels > 0, rest.labels + len(held), rank[own])
-    odds = [_probability(fields, own == k + 1, places[k], int(names[k])) for k in held]
-    scores = np.concatenate([odds, rest.scores])
+    scores = rest.scores
+    if len(held):
+        odds = [_probability(fields, own == k + 1, places[k], int(names[k])) if doubted else 1.0 for k in held]
+        scores = np.concatenate([odds, scores])
     if config.score == "size":
         sides = np.sqrt(np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:])
-        scores = scores * sides / (sides + USUAL_SHARE * np.sqrt(labels.size))
+        scores = scores * np.sqrt(sides / (sides + USUAL_SHARE * np.sqrt(labels.size)))
     return Instances.from_label_map(
         labels,
         labels=np.concatenate([names[held], rest.classes]),
@@ -114,9 +118,9 @@ def _by_paths(
 
 
 def _by_centers(
-    fields: Fields, semantic: npt.NDArray[Any], places: Places, names: Ids, config: BESTIEConfig
+    fields: Fields, semantic: npt.NDArray[Any], places: Places, names: Ids, config: BESTIEConfig, doubted: bool
 ) -> CenterGroups:
-    """Every pixel to the centre nearest to where its offset leads."""
+    """Every pixel to the centre nearest to where its offset leads; scores count the class where it is doubted."""
     ids = classes_in(fields)
     return group_by_centers(
         np.stack([fields[f"{CENTER}{i}"] for i in ids]),
@@ -124,7 +128,7 @@ def _by_centers(
         semantic,
         ids,
         stride=STRIDE,
-        probability=np.stack([fields[f"{PROBABILITY}{i}"] for i in ids]),
+        probability=np.stack([fields[f"{PROBABILITY}{i}"] for i in ids]) if doubted else None,
         points=places,
         point_classes=names,
         rules=CenterRules(
