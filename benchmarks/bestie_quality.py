@@ -41,6 +41,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelkin.data import Dataset, Instances, Point, Sample
+from pixelkin.data.sample import read_label_image
 from pixelkin.data.synthetic.scene import points_of
 from pixelkin.formats import open_dataset, read_coco, read_label_maps
 from pixelkin.grouping.centers import POINT, group_by_centers
@@ -180,7 +181,15 @@ def labelled(fit: Dataset, cues: str, maps: str, missing: float) -> Dataset:
         only = {"points": kept, "tags": None} if cues == "points" else {"points": None}
         return sample.replace(**only, **({"semantic": None} if maps == "own" else {}))
 
-    return fit.map(change)
+    return mapped(fit, maps).map(change)
+
+
+def mapped(dataset: Dataset, maps: str) -> Dataset:
+    """The images with the maps of a folder, where that is what the maps are."""
+    if maps in ("given", "own"):
+        return dataset
+    files = {path.stem: path for path in Path(maps).rglob("*.png")}
+    return dataset.map(lambda sample: sample.replace(semantic=partial(read_label_image, files[Path(sample.name).stem])))
 
 
 def rows(
@@ -243,7 +252,9 @@ def main() -> None:
         "--set", dest="sets", action="append", choices=(*SETS, BOXES), help="may be repeated; default the first three"
     )
     parser.add_argument("--cues", default="points", help="points, tags or both: points,tags")
-    parser.add_argument("--maps", default="given", help="what to learn from: given, own (by irnet) or both: given,own")
+    parser.add_argument(
+        "--maps", default="given", help="what to learn from: given, own (by irnet), a folder of PNG: given,own,FOLDER"
+    )
     parser.add_argument("--variants", default="online", help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--missing", type=float, default=0.0, help="share of the points left out in fitting")
     parser.add_argument("--set-option", action="append", default=[], metavar="KEY=VALUE", help="a setting of bestie")
@@ -266,7 +277,7 @@ def main() -> None:
             for v in options.variants.split(",")
             for s in options.seeds.split(",")
         ):
-            what = " ".join([cues, maps, variant, options.name]).strip()
+            what = " ".join([cues, Path(maps).name, variant, options.name]).strip()
             told = f"-missing{options.missing:g}" * bool(options.missing) + f"-limit{options.limit}" * bool(
                 options.limit
             )
@@ -275,12 +286,8 @@ def main() -> None:
             method = fitted(folder, dataset, settings | VARIANTS[variant], seed, options)
             kept = folder / ("scores.json" if options.row is None else f"scores of {options.row}.json")
             if not kept.is_file():
-                kept.write_text(
-                    json.dumps(
-                        {"rows": dict(rows(method, label, truth, options.row, name == BOXES)), **machine()}, indent=1
-                    )
-                    + "\n"
-                )
+                found = dict(rows(method, mapped(label, maps), truth, options.row, name == BOXES))
+                kept.write_text(json.dumps({"rows": found, **machine()}, indent=1) + "\n")
             scores = json.loads(kept.read_text())
             print(f"{name}, {what}, seed {seed}: fit {method.facts['fit_s']} s {method.facts['training']}")
             for row, values in scores["rows"].items():
