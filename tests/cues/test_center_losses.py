@@ -74,16 +74,25 @@ def test_background_targets_do_not_matter():
 
 
 def test_without_guidance_the_known_part_is_the_same():
-    """The ablation adds the background's mean: neither classes nor the foreground's share change what is known."""
+    """The ablation adds the background, each pixel as one that is known for sure; the divisor stays."""
     heat, target, offset, aim, weight = random(4)
-    outside = (weight == 0).float()
+    outside, known = (weight == 0).float(), (weight > 0).sum()
     for said, wanted, loss in ((heat, target, center_loss), (offset, aim, offset_loss)):
-        apart = loss(said, wanted, weight) + loss(said, wanted, outside)
+        apart = loss(said, wanted, weight) + loss(said, wanted, outside) * outside.sum() / known
         assert loss(said, wanted, weight, guidance=False) == pytest.approx(float(apart))
-    nothing = torch.zeros_like(weight)  # no instance anywhere: all is background
-    assert center_loss(heat, target, nothing, guidance=False) == center_loss(heat, target, nothing + 1)
     wide = functional.pad(heat, (0, 45)), functional.pad(target, (0, 45)), functional.pad(weight, (0, 45))
     assert center_loss(*wide) == pytest.approx(float(center_loss(heat, target, weight)))
+
+
+def test_without_guidance_few_known_pixels_do_not_make_it_huge():
+    heat, target, offset, aim, _ = random(4, h=20, w=30)
+    nothing = torch.zeros(2, 20, 30)
+    one = nothing.clone()
+    one[0, 0, 0] = 1.0
+    for said, wanted, loss in ((heat, target, center_loss), (offset, aim, offset_loss)):
+        mean = float(loss(said, wanted, nothing + 1))
+        for weight in (nothing, one):
+            assert loss(said, wanted, weight, guidance=False) == pytest.approx(10 * mean)
 
 
 def test_empty_channels_do_not_count():

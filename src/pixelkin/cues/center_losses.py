@@ -14,6 +14,9 @@ from torch.nn import functional
 
 from pixelkin.data.sample import UNKNOWN
 
+LEAST_KNOWN = 10
+"""Without guidance, losses are at most so many times the mean over all pixels."""
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -53,9 +56,9 @@ def center_loss(
         target: (B, K, h, w).
         weight: (B, h, w) or (B, 1, h, w), from 0.
         channels: (B, K) bool, false for channels that stand for no class. Default: all do.
-        guidance: false for the ablation: what has no weight is background. Its own mean, by the same rule with weight
-            1, is added, so the part of the known pixels is the same in both, whatever their share and however many
-            classes there are. (The plain mean of the released ablation is neither.)
+        guidance: false for the ablation: what has no weight is background and counts as much as what has weight 1. The
+            divisor stays the number of known pixels, so that their part is the same in both (under the plain mean of
+            the released ablation it is not), but is no less than a tenth of all.
     """
     error = (heat.float() - target.float()).square()
     if channels is not None:
@@ -173,9 +176,8 @@ def channel_of(labels: Tensor, ids: Tensor) -> Tensor:
 
 def _weighted(error: Tensor, weight: Tensor, guidance: bool) -> Tensor:
     weight = (weight.squeeze(1) if weight.ndim == 4 else weight).float()
-    total = error.sum(1)
-    loss = (total * weight).sum() / (weight > 0).sum().clamp(min=1)
+    total, known = error.sum(1), (weight > 0).sum()
     if guidance:
-        return loss
-    outside = weight <= 0
-    return loss + (total * outside).sum() / outside.sum().clamp(min=1)
+        return (total * weight).sum() / known.clamp(min=1)
+    counts = torch.where(weight > 0, weight, 1.0)
+    return (total * counts).sum() / known.clamp(min=max(1, weight.numel() // LEAST_KNOWN))
