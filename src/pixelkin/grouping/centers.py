@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from pixelkin.data.sample import UNKNOWN
+from pixelkin.grouping.prominence import saddles
 
 PEAK, BLOB, POINT, WHOLE = "peak", "blob", "point", "whole"
 """Where a centre comes from: the heat, converging offsets, the user; or none was found and the component is one."""
@@ -45,6 +46,8 @@ class CenterRules:
         merge_distance: a blob counts beside peaks only if it is further from all of them.
         relative_kernel: the window reaches so many times the square root of the component's area to each side, up to
             twice as far as without; ``merge_distance`` shrinks and grows with it. As released: None.
+        prominence: a peak counts beside a higher one only where the heat falls by this share of it on every way between
+            them. As released: 0.
         leftover: a component without any centre is one ``"whole"`` instance, or it is dropped (``"drop"``).
         scope: what given points divide: the ``"component"`` they lie in, components without points being left to the
             predicted centres; or all of their ``"class"``, as released.
@@ -58,6 +61,7 @@ class CenterRules:
     blob_heat: float = 0.05
     merge_distance: float = 100.0
     relative_kernel: float | None = None
+    prominence: float = 0.0
     leftover: Literal["whole", "drop"] = "whole"
     scope: Literal["component", "class"] = "component"
 
@@ -178,6 +182,8 @@ def find_centers(
         scaled = float(np.clip(rules.relative_kernel * stride * np.sqrt(np.count_nonzero(mask)), 1, 2 * reach))
         reach, apart = scaled, apart * scaled / reach
     tops = heat_peaks(heat, mask, reach=max(1, round(reach / stride)), threshold=rules.threshold)
+    if rules.prominence:
+        tops = tops[saddles(heat, mask, tops) <= (1 - rules.prominence) * heat[tuple(tops.T)]]
     blobs = converging_blobs(
         offset, mask, stride=stride, radius=rules.blob_radius, area=rules.blob_area or _blob_area(stride)
     )

@@ -145,8 +145,12 @@ class BESTIEConfig(MethodConfig):
     """Of that, for the fields."""
     flip: bool = True
     """Whether the mirror image is looked at too, for twice the time."""
-    threshold: float = pydantic.Field(default=0.1, ge=0)
-    """Least heat of a centre in labelling."""
+    threshold: float = pydantic.Field(default=0.15, ge=0)
+    """Least heat of a centre in labelling, just above the mean heat of an object, which a network says that knows
+    nothing else; published: 0.1, of narrower spots."""
+    prominence: float = pydantic.Field(default=0.2, ge=0, lt=1)
+    """Of two centres in a component, the lower one counts only where the heat between them falls by this share of it;
+    published: 0, with which a network that has learned little divides at random."""
     min_area: int = pydantic.Field(default=16, ge=0)
     """Smaller components are left out, in pixels, unless a point lies in them; published: 50."""
     leftover: Literal["whole", "drop"] = "whole"

@@ -136,6 +136,8 @@ def _by_centers(
             threshold=config.threshold,
             kernel=config.kernel,
             relative_kernel=config.relative_kernel,
+            prominence=config.prominence,
+            blob_heat=config.threshold,
             leftover=config.leftover,
             scope=config.scope,
         ),
