@@ -30,7 +30,8 @@ def lists(draw, least=0):
         scores=draw(st.lists(st.floats(0, 1, width=32), min_size=n, max_size=n)),
         sources=draw(st.lists(st.text(max_size=6).filter(lambda s: not s.endswith("\0")), min_size=n, max_size=n)),
         crowd=draw(st.lists(st.booleans(), min_size=n, max_size=n)),
-        ids=draw(st.lists(numbers, min_size=n, max_size=n)),
+        ids=draw(st.none() | st.lists(numbers, min_size=n, max_size=n)),
+        tracks=draw(st.none() | st.lists(st.integers(0, 2**40), min_size=n, max_size=n)),
     )
 
 
@@ -38,7 +39,7 @@ def assert_same_rows(picked: Instances, whole: Instances, rows) -> None:
     rows = np.atleast_1d(np.asarray(rows, dtype=int))
     assert len(picked) == len(rows)
     assert picked.size == whole.size
-    for column in ("labels", "scores", "sources", "crowd", "ids"):
+    for column in ("labels", "scores", "sources", "crowd", "ids", "tracks"):
         assert getattr(picked, column).tolist() == getattr(whole, column)[rows].tolist()
         assert getattr(picked, column).dtype.kind == getattr(whole, column).dtype.kind
     assert np.array_equal(picked.masks(), whole.masks()[rows])
@@ -124,7 +125,7 @@ def test_equality_sees_every_column():
     assert one == Instances.from_masks(np.ones((1, 2, 3)))
     assert one != Instances.from_masks(np.zeros((1, 2, 3)))
     assert one != Instances.from_masks(np.ones((1, 3, 2)))
-    for change in ({"labels": [2]}, {"scores": [0.5]}, {"sources": ["x"]}, {"crowd": [True]}, {"ids": [9]}):
+    for change in ({"labels": [2]}, {"scores": [0.5]}, {"sources": ["x"]}, {"crowd": [True]}, {"ids": [9]}, {"ids": [1], "tracks": [1]}):
         assert one != Instances.from_masks(np.ones((1, 2, 3)), **change)
     assert one != "something else"
 
@@ -202,11 +203,21 @@ def test_defaults():
     assert instances.sources.tolist() == ["", ""]
     assert instances.crowd.tolist() == [False, False]
     assert instances.ids.tolist() == [1, 2]
+    assert instances.tracks.tolist() == [0, 0]
+
+
+def test_ids_follow_the_tracks():
+    masks = np.ones((4, 1, 1))
+    assert Instances.from_masks(masks, tracks=[3, 0, 7, 0]).ids.tolist() == [3, 8, 7, 9]
+    assert Instances.from_masks(masks, tracks=[2, 2, 1, 1]).ids.tolist() == [2, 2, 1, 1]
+    assert Instances.from_masks(masks, tracks=[3, 0, 7, 0], ids=[1, 2, 3, 4]).ids.tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="track -1"):
+        Instances.from_masks(masks, tracks=[1, 2, 3, -1])
 
 
 def test_columns_and_sizes_must_agree():
     code = encode_mask(np.ones((2, 3)))
-    for column in ("labels", "scores", "sources", "crowd", "ids"):
+    for column in ("labels", "scores", "sources", "crowd", "ids", "tracks"):
         with pytest.raises(ValueError, match=column):
             Instances((2, 3), [code], **{column: [1, 1]})
     with pytest.raises(ValueError, match="resize"):

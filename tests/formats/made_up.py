@@ -55,4 +55,5 @@ def instances(draw: st.DrawFn, *, overlaps: bool = True, crowds: bool = True, la
         sources=draw(st.lists(st.sampled_from(["", "siseg/crowding:semantic", "π"]), min_size=n, max_size=n)),
         crowd=draw(hnp.arrays(bool, n)) if crowds else None,
         ids=draw(st.lists(st.integers(1, 250), min_size=n, max_size=n, unique=True)),
+        tracks=draw(st.none() | st.lists(st.integers(0, 250), min_size=n, max_size=n)),
     )

@@ -42,7 +42,7 @@ def minimal(path: Path, file_name: str = "a.jpg", annotations: list[dict] | None
 @given(instances())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip_is_exact(tmp_path, found):
-    records = [annotation_record(found, i, 1, i + 40, track=True) for i in range(len(found))]
+    records = [annotation_record(found, i, 1, i + 40, identity=True) for i in range(len(found))]
     image = {"id": 1, "file_name": "a.png", "height": found.size[0], "width": found.size[1]}
     write_coco(tmp_path / "x.json", [(image, records)], {1: "a", 2: "b", 3: "c"})
     dataset = read_coco(tmp_path / "x.json")

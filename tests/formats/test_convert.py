@@ -20,7 +20,7 @@ def run_of(folder, found: Instances, file_name: str = "a.png"):
     """A run folder with one image."""
     folder.mkdir(parents=True, exist_ok=True)
     image = {"id": 1, "file_name": file_name, "height": found.size[0], "width": found.size[1]}
-    records = [annotation_record(found, i, 1, i + 1, track=True) for i in range(len(found))]
+    records = [annotation_record(found, i, 1, i + 1, identity=True) for i in range(len(found))]
     write_coco(folder / "instances.json", [(image, records)], CLASSES)
     (folder / "run.json").write_text(json.dumps({"request": {"source": "../images"}}))
     return folder

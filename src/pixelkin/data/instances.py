@@ -32,7 +32,11 @@ class Instances:
         scores: (N,) float32, higher is better. Default: all 1.
         sources: N strings saying where a mask came from, e.g. ``"siseg/crowding:semantic"``. Default: empty.
         crowd: (N,) bool, true where the mask covers a group nobody separated (COCO ``iscrowd``). Default: all false.
-        ids: (N,) int64 identities kept over files or frames (annotation or track ids). Default: 1..N.
+        ids: (N,) int64 identities within the image, which formats keep and colours follow. Default: the tracks where
+            there are any, with numbers above them for those without; else 1..N.
+        tracks: (N,) int64 which object of the clip it is: the same positive number in every frame the object is in,
+            0 for none. A method for video sets these and leaves ``ids`` alone. Several masks of one frame may share a
+            track. Default: all 0.
 
     Raises:
         ValueError: when lengths or sizes disagree, or the size is not positive.
@@ -48,6 +52,7 @@ class Instances:
         sources: Iterable[str] | None = None,
         crowd: npt.ArrayLike | None = None,
         ids: npt.ArrayLike | None = None,
+        tracks: npt.ArrayLike | None = None,
     ) -> None:
         self.size = (int(size[0]), int(size[1]))
         if min(self.size) < 1:
@@ -61,7 +66,10 @@ class Instances:
         self.scores = _column(scores, n, np.float32, 1.0, "scores")
         self.sources = _column(None if sources is None else list(sources), n, np.str_, "", "sources")
         self.crowd = _column(crowd, n, np.bool_, False, "crowd")
-        self.ids = np.arange(1, n + 1) if ids is None else _column(ids, n, np.int64, 0, "ids")
+        self.tracks = _column(tracks, n, np.int64, 0, "tracks")
+        if n and self.tracks.min() < 0:
+            raise ValueError(f"track {self.tracks.min()}: tracks are numbered from 1, and 0 is none")
+        self.ids = _own_numbers(self.tracks) if ids is None else _column(ids, n, np.int64, 0, "ids")
 
     @classmethod
     def from_masks(cls, masks: npt.NDArray[Any], **columns: Any) -> Instances:
@@ -115,6 +123,7 @@ class Instances:
             sources=[str(source) for part in parts for source in part.sources],
             crowd=np.concatenate([part.crowd for part in parts]),
             ids=np.concatenate([part.ids for part in parts]),
+            tracks=np.concatenate([part.tracks for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -140,6 +149,7 @@ class Instances:
             sources=self.sources[order].tolist(),
             crowd=self.crowd[order],
             ids=self.ids[order],
+            tracks=self.tracks[order],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -150,7 +160,7 @@ class Instances:
             and self.rles == other.rles
             and all(
                 np.array_equal(getattr(self, name), getattr(other, name))
-                for name in ("labels", "scores", "sources", "crowd", "ids")
+                for name in ("labels", "scores", "sources", "crowd", "ids", "tracks")
             )
         )
 
@@ -202,6 +212,12 @@ class Instances:
             hidden = self.crowd[i] and ignore_crowd is not None
             paint(flat, self.rles[i], ignore_crowd if hidden else int(self.labels[i]))
         return np.ascontiguousarray(flat.reshape(self.size[::-1]).T)
+
+
+def _own_numbers(tracks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The tracks, with numbers above all of them for instances that have none."""
+    free = tracks == 0
+    return np.where(free, tracks.max(initial=0) + np.cumsum(free), tracks)
 
 
 def _column(values: Any, n: int, dtype: Any, default: Any, name: str) -> npt.NDArray[Any]:

@@ -61,7 +61,8 @@ class Sample:
         instances: object masks.
         ignore: (H, W) bool, true where nothing may be learned or scored.
         depth: (H, W) float32 metres, 0 or NaN unknown.
-        clip: the video it belongs to; ``frame`` its number there, from 0.
+        clip: the video it belongs to; ``frame`` its number there, from 0; ``fps`` how many of them make a second, where
+            that is known.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Sample:
         depth: Lazy[npt.NDArray[np.float32]] = None,
         clip: str | None = None,
         frame: int | None = None,
+        fps: float | None = None,
     ) -> None:
         self.name = name
         self.path = Path(image) if isinstance(image, (str, Path)) else None
@@ -95,6 +97,7 @@ class Sample:
         self._depth = depth
         self.clip = clip
         self.frame = frame
+        self.fps = fps
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:

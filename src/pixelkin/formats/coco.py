@@ -19,10 +19,14 @@ import numpy as np
 from pixelkin.data import Dataset, ImageError, Instances, Sample
 from pixelkin.data.sample import MAX_PIXELS, Boxes, image_size
 from pixelkin.formats.classes import as_classes
+from pixelkin.formats.coco_video import clips_of_images
 from pixelkin.formats.files import SourceError, inside, sample_names, whole
 from pixelkin.formats.images import file_name
 from pixelkin.formats.json_index import read_records, walk_records
 from pixelkin.formats.segmentation import segmentation_to_rle
+
+IMAGE_KEYS = ("file_name", "width", "height", "video_id", "frame_id")
+"""What is held of an image record."""
 
 PROBED = 20
 """How many file names are tried to find the folder of the images."""
@@ -45,9 +49,10 @@ def read_coco(
 ) -> Dataset:
     """Read a COCO instance file. Masks stay in the file until a sample's are asked for.
 
-    ``category_id`` becomes the label, ``iscrowd`` the crowd flag, ``track_id`` or else ``id`` the id; ``score`` and
-    ``source`` are read where present. A file without an ``annotations`` list gives samples without labels; an
-    annotation without a mask gives a box only.
+    ``category_id`` becomes the label, ``iscrowd`` the crowd flag, ``track_id`` the track, and ``instance_id``, else the
+    track, else ``id`` the id; ``score`` and ``source`` are read where present. A file without an ``annotations`` list
+    gives samples without labels; an annotation without a mask gives a box only. Images with a ``video_id`` are frames:
+    their clip is the video's name in ``videos`` (else the folder of the image), their number ``frame_id``.
 
     Args:
         path: the JSON file.
@@ -59,7 +64,7 @@ def read_coco(
         SourceError: not COCO, or a file name that leads out of the folder of the images.
     """
     path = Path(path)
-    records, labels, categories, labelled = _index(path)
+    records, labels, categories, videos, labelled = _index(path)
     orphans = sum(len(found.categories) for identity, found in labels.items() if identity not in records)
     if orphans:
         warnings.warn(f"{path}: {orphans} annotations belong to no image of the file and are left out", stacklevel=2)
@@ -70,11 +75,14 @@ def read_coco(
             f"{path}: category {min(used - set(names))} is used and has no name: add it to the class list"
         )
     relative = [_file_name(record, path) for record in records.values()]
+    clips = clips_of_images(records, videos, relative, path)
     root = _image_root(path, relative) if images is None else Path(images)
     if images is not None and not root.is_dir():
         raise SourceError(f"{root}: no such folder of images: check the path")
     samples = [
-        _sample(path, name, root / image, record, labels.get(identity, _Labels()) if labelled else None)
+        _sample(
+            path, name, root / image, record, labels.get(identity, _Labels()) if labelled else None
+        ).replace(**clips.get(identity, {}))
         for name, image, (identity, record) in zip(sample_names(relative), relative, records.items(), strict=True)
     ]
     return _dataset(samples, names, path)
@@ -91,25 +99,31 @@ def read_coco_results(path: Path | str, truth: Path | str) -> Dataset:
         SourceError: not such files.
     """
     path, truth = Path(path), Path(truth)
-    records, _, categories, _ = _index(truth)
+    records, _, categories, videos, _ = _index(truth)
     labels: dict[Any, _Labels] = {}
     for record in walk_records(path):
         if record.section:
             raise SourceError(f"{path}: not a list of results: read it as a COCO file")
         _note(labels, path, record.content, record.start, record.end)
     relative = [_file_name(record, truth) for record in records.values()]
+    clips = clips_of_images(records, videos, relative, truth)
     samples = [
-        _sample(path, name, None, record, labels.get(identity, _Labels()))
+        _sample(path, name, None, record, labels.get(identity, _Labels())).replace(**clips.get(identity, {}))
         for name, (identity, record) in zip(sample_names(relative), records.items(), strict=True)
     ]
     return _dataset(samples, _classes(truth, categories, labels), path)
 
 
-def _index(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, _Labels], dict[int, str], bool]:
+_Index = tuple[dict[Any, dict[str, Any]], dict[Any, _Labels], dict[int, str], dict[Any, dict[str, Any]], bool]
+"""Image records, labels, categories and videos by id; whether there was a list of annotations."""
+
+
+def _index(path: Path) -> _Index:
     sections: set[str] = set()
     records: dict[Any, dict[str, Any]] = {}
     labels: dict[Any, _Labels] = {}
     categories: dict[int, str] = {}
+    videos: dict[Any, dict[str, Any]] = {}
     for section, start, end, content in walk_records(path, sections):
         if section == "images":
             identity = content.get("id")
@@ -117,7 +131,7 @@ def _index(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, _Labels], d
                 raise SourceError(
                     f"{path}: image id {identity!r} is missing or there twice: give every image its own id"
                 )
-            records[identity] = {key: content.get(key) for key in ("file_name", "width", "height")}
+            records[identity] = {key: content[key] for key in IMAGE_KEYS if key in content}
         elif section == "annotations":
             _note(labels, path, content, start, end)
         elif section == "categories":
@@ -125,13 +139,15 @@ def _index(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, _Labels], d
             if not isinstance(number, int) or number in categories:
                 raise SourceError(f"{path}: category id {number!r} is no number or there twice: give every one its own")
             categories[number] = str(name) if name is not None else f"class {number}"
+        elif section == "videos" and isinstance(content.get("id"), (int, str)):
+            videos[content["id"]] = content
         elif section == "":
             raise SourceError(
                 f"{path}: a list, not a COCO file with images and annotations: results need their COCO file too"
             )
     if not records:
         raise SourceError(f"{path}: no images in it: give a COCO file with 'images' and 'annotations'")
-    return records, labels, categories, "annotations" in sections
+    return records, labels, categories, videos, "annotations" in sections
 
 
 def _note(labels: dict[Any, _Labels], path: Path, annotation: dict[str, Any], start: int, end: int) -> None:
@@ -168,7 +184,7 @@ def _dataset(samples: Sequence[Sample], classes: dict[int, str], path: Path) -> 
 
 
 def _sample(path: Path, name: str, image: Path | None, record: dict[str, Any], found: _Labels | None) -> Sample:
-    height, width = record["height"], record["width"]
+    height, width = record.get("height"), record.get("width")
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     if size is not None and (min(size) <= 0 or size[0] * size[1] > MAX_PIXELS):
         raise SourceError(f"{path}: image {name!r} is said to be {width}x{height}: correct width and height")
@@ -202,13 +218,15 @@ def instances_from_annotations(annotations: Iterable[Mapping[str, Any]], size: t
     Raises:
         ImageError: a malformed annotation, or a mask of another size.
     """
-    rles, labels, scores, sources, crowd, ids = [], [], [], [], [], []
+    rles, labels, scores, sources, crowd, ids, tracks = [], [], [], [], [], [], []
     for position, annotation in enumerate(annotations, start=1):
         where = f"annotation {annotation.get('id', position)}"
         rle = segmentation_to_rle(annotation.get("segmentation"), size, where)
         if rle is None:
             continue
-        identity = annotation.get("track_id", annotation.get("id"))
+        track = annotation.get("track_id")
+        track = track if isinstance(track, int) and 0 < track < 2**63 else 0
+        identity = annotation.get("instance_id", track or annotation.get("id"))
         try:
             rles.append(rle)
             labels.append(int(annotation["category_id"]))
@@ -216,22 +234,25 @@ def instances_from_annotations(annotations: Iterable[Mapping[str, Any]], size: t
             sources.append(str(annotation.get("source") or ""))
             crowd.append(bool(annotation.get("iscrowd", 0)))
             ids.append(identity if isinstance(identity, int) and abs(identity) < 2**63 else position)
+            tracks.append(track)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"{where}: category_id or score is missing or no number ({error}): correct it") from None
-    return Instances(size, rles, labels=labels, scores=scores, sources=sources, crowd=crowd, ids=ids)
+    return Instances(size, rles, labels=labels, scores=scores, sources=sources, crowd=crowd, ids=ids, tracks=tracks)
 
 
 def annotation_record(
-    instances: Instances, i: int, image_id: int, annotation_id: int, *, track: bool = False
+    instances: Instances, i: int, image_id: int, annotation_id: int, *, identity: bool = False
 ) -> dict[str, Any]:
     """The COCO annotation of instance ``i``, its mask as a run-length code with text counts.
+
+    One that has a track carries it as ``track_id``, and as ``instance_id`` for tools that look for it there.
 
     Args:
         instances: masks of one image.
         i: which of them.
         image_id: id of the image record.
         annotation_id: id of the annotation, unique in the file.
-        track: write the instance's own id as ``track_id`` too, so that identities over frames survive.
+        identity: write the instance's own id as ``instance_id`` where it has no track either, so that it survives.
     """
     rle = instances.rles[i]
     one = instances[i]
@@ -247,13 +268,19 @@ def annotation_record(
         "score": float(str(instances.scores[i])),  # the shortest number that reads back as the same float32
         "source": str(instances.sources[i]),
     }
-    return record | ({"track_id": int(instances.ids[i])} if track else {})
+    track = int(instances.tracks[i])
+    record |= {"track_id": track} if track else {}
+    return record | ({"instance_id": int(instances.ids[i])} if track or identity else {})
 
 
-def image_record(sample: Sample, image_id: int) -> dict[str, Any]:
-    """The COCO image record of a sample; ``file_name`` is its path below the source."""
+def image_record(sample: Sample, image_id: int, video_id: int | None = None) -> dict[str, Any]:
+    """The COCO image record of a sample; ``file_name`` is its path below the source.
+
+    With ``video_id``, of :func:`~pixelkin.formats.coco_video.number_clips`, it is a frame: ``frame_id`` counts from 0.
+    """
     height, width = sample.size
-    return {"id": image_id, "file_name": file_name(sample), "width": int(width), "height": int(height)}
+    record = {"id": image_id, "file_name": file_name(sample), "width": int(width), "height": int(height)}
+    return record if video_id is None else record | {"video_id": video_id, "frame_id": sample.frame}
 
 
 def write_coco(
@@ -262,6 +289,7 @@ def write_coco(
     classes: Mapping[int, str],
     *,
     info: Mapping[str, Any] | None = None,
+    videos: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write a COCO file image by image; memory does not grow with their number.
 
@@ -273,6 +301,7 @@ def write_coco(
             :func:`annotation_record`.
         classes: class id to name.
         info: the file's ``info``.
+        videos: where images are frames, the records of :func:`~pixelkin.formats.coco_video.video_records`.
     """
     with (
         whole(Path(path)) as beside,
@@ -280,7 +309,8 @@ def write_coco(
         tempfile.TemporaryFile("w+", encoding="utf-8") as images,
     ):
         categories = [{"id": int(i), "name": name, "supercategory": ""} for i, name in sorted(classes.items())]
-        head = {"info": dict(info or {}), "licenses": [], "categories": categories}
+        head: dict[str, Any] = {"info": dict(info or {}), "licenses": [], "categories": categories}
+        head |= {"videos": [dict(video) for video in videos]} if videos else {}
         file.write(json.dumps(head)[:-1] + ',\n"annotations": [')
         first_image, first = True, True
         for image, annotations in records:
@@ -297,7 +327,7 @@ def write_coco(
 
 
 def _file_name(record: Mapping[str, Any], path: Path) -> PurePosixPath:
-    inside(path.parent, record["file_name"], str(path))
+    inside(path.parent, record.get("file_name"), str(path))
     return PurePosixPath(record["file_name"].replace("\\", "/"))
 
 

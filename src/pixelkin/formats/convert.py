@@ -10,6 +10,7 @@ from typing import Any, cast
 from pixelkin.data import Dataset, ImageError, Instances, Sample
 from pixelkin.formats.classes import as_classes
 from pixelkin.formats.coco import annotation_record, image_record, read_coco, write_coco
+from pixelkin.formats.coco_video import number_clips, video_records
 from pixelkin.formats.davis import read_davis, read_davis_masks
 from pixelkin.formats.files import SourceError, list_files, match, require_folder
 from pixelkin.formats.images import with_image
@@ -137,16 +138,18 @@ def _standing(sample: Sample) -> Instances:
 def _write_coco(out: Path, dataset: Dataset) -> ConversionReport:
     report = ConversionReport("coco")
     path = out if out.suffix.lower() == ".json" else out / "instances.json"
-    write_coco(path, _coco_records(dataset, report), dataset.classes, info={"description": dataset.name})
+    info = {"description": dataset.name}
+    write_coco(path, _coco_records(dataset, report), dataset.classes, info=info, videos=video_records(dataset))
     return report
 
 
 def _coco_records(dataset: Dataset, report: ConversionReport) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     annotation_id = 0
+    clips = number_clips(dataset)
     for image_id, sample in enumerate(dataset, start=1):
         try:
             instances = sample.instances
-            image = image_record(sample, image_id)
+            image = image_record(sample, image_id, clips.get(sample.clip or ""))
         except ImageError as error:
             report.failed.append((sample.name, str(error)))
             continue
@@ -155,6 +158,6 @@ def _coco_records(dataset: Dataset, report: ConversionReport) -> Iterator[tuple[
         records = []
         for i in range(len(instances)):
             annotation_id += 1
-            records.append(annotation_record(instances, i, image_id, annotation_id, track=True))
+            records.append(annotation_record(instances, i, image_id, annotation_id, identity=True))
         report.add(FileLoss(sample.name, len(instances), area_before=int(instances.areas.sum())))
         yield image, records

@@ -15,10 +15,10 @@ from pixelkin.data import Dataset, ImageError, Instances, Sample
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.formats.classes import as_classes
 from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError, list_files, require_folder, sample_names
-from pixelkin.formats.label_png import DEFAULT_CLASSES, paint
+from pixelkin.formats.label_png import DEFAULT_CLASSES, paint, write_label_png
 from pixelkin.formats.maps import label_size, load_ids, unique_ids
 from pixelkin.formats.palette import write_palette_png
-from pixelkin.formats.report import ConversionReport
+from pixelkin.formats.report import ConversionReport, FileLoss
 
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 LARGEST_ID = 254
@@ -28,7 +28,7 @@ def read_davis(folder: Path | str, *, classes: Mapping[int, str] | Path | str | 
     """Read a DAVIS folder: ``JPEGImages/480p/CLIP/*.jpg`` and, where there, ``Annotations/480p/CLIP/*.png``.
 
     Each frame is a sample named ``CLIP/FRAME`` with its clip and its number in it from 0. Masks become instances whose
-    ids hold over the clip. A clip whose masks know only 0 and 255 (DAVIS 2016) has one object, id 1; elsewhere 255 is
+    tracks hold over the clip. A clip whose masks know only 0 and 255 (DAVIS 2016) has one object, id 1; elsewhere 255 is
     void and becomes ``ignore``.
 
     Args:
@@ -128,7 +128,7 @@ def _load_ids(path: Path) -> npt.NDArray[np.int32]:
 def _load_instances(path: Path, label: int) -> Instances:
     ids = _load_ids(path)
     instances = Instances.from_label_map(ids, ignore=UNKNOWN)
-    return Instances(instances.size, instances.rles, labels=[label] * len(instances), ids=instances.ids)
+    return Instances(instances.size, instances.rles, labels=[label] * len(instances), tracks=instances.ids)
 
 
 def _load_void(path: Path) -> npt.NDArray[np.bool_]:
@@ -140,7 +140,7 @@ def _no_image(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def write_davis(folder: Path | str, samples: Iterable[Sample]) -> ConversionReport:
-    """Write the masks of clips as ``CLIP/FRAME.png`` with the colours of the id, one frame in memory at a time.
+    """Write the masks of clips as ``CLIP/FRAME.png`` (:func:`write_frame`), one frame in memory at a time.
 
     Lost, and reported: overlaps (the higher score is on top), crowds, classes. A frame that cannot be read is reported
     and the next one follows.
@@ -151,11 +151,32 @@ def write_davis(folder: Path | str, samples: Iterable[Sample]) -> ConversionRepo
             instances = sample.instances
             if instances is None:
                 continue
-            painted = paint(instances, largest=LARGEST_ID)
-            frame = PurePosixPath(sample.name).name
-            write_palette_png(Path(folder) / (sample.clip or "") / f"{frame}.png", painted.ids)
+            loss = write_frame(Path(folder), sample, instances)
         except ImageError as error:
             report.failed.append((sample.name, str(error)))
             continue
-        report.add(replace(painted.loss, name=sample.name))
+        report.add(replace(loss, name=sample.name))
     return report
+
+
+def write_frame(folder: Path, sample: Sample, instances: Instances) -> FileLoss:
+    """Write the masks of one frame as ``CLIP/FRAME.png``: with the colours of the ids, or in 16 bit for ids over 254.
+
+    Args:
+        folder: where the folders of the clips are.
+        sample: the frame; its clip and the last part of its name say where the file goes.
+        instances: its masks; alternatives to surer ones are left out.
+
+    Returns:
+        What the masks lost.
+
+    Raises:
+        ImageError: more instances than 16 bits can number.
+    """
+    path = folder / (sample.clip or "") / f"{PurePosixPath(sample.name).name}.png"
+    painted = paint(instances[~instances.alternative], largest=2**16 - 1)
+    if painted.ids.max() > LARGEST_ID:
+        write_label_png(path, painted.ids)
+    else:
+        write_palette_png(path, painted.ids)
+    return painted.loss

@@ -141,7 +141,8 @@ def paint(instances: Instances, *, largest: int, crowd: int = 0) -> Painted:
     """Lay instances on one map of ids, 0 background.
 
     Where masks overlap, the higher score is on top, of equal scores the smaller mask. The instances keep their ids if
-    these are unique and in 1..``largest``; otherwise they are numbered from 1. A crowd is no instance.
+    these are unique (masks of one track may share it) and in 1..``largest``; otherwise they are numbered from 1. A
+    crowd is no instance.
 
     Args:
         instances: masks of one image.
@@ -156,7 +157,8 @@ def paint(instances: Instances, *, largest: int, crowd: int = 0) -> Painted:
         raise ImageError(f"{len(single)} instances in one image, the format holds {largest}: convert to coco")
     ids = np.zeros(len(instances) + 1, dtype=np.int32)  # the last one is what owner -1 finds
     own = instances.ids[single]
-    keep = len(np.unique(own)) == len(own) and bool(((own >= 1) & (own <= largest)).all())
+    apart = len(np.unique(own)) == len(own) or bool(instances.tracks[single].all())
+    keep = apart and bool(((own >= 1) & (own <= largest)).all())
     ids[single] = own if keep else np.arange(1, len(single) + 1)
     owner = np.full(instances.size, -1, dtype=np.int32)
     covered = np.zeros(instances.size, dtype=bool)

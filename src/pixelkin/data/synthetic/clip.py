@@ -28,7 +28,7 @@ class Clip:
 
     Attributes:
         frames: (T, H, W, 3) uint8 RGB.
-        instances: T times the visible masks; ``ids`` are track ids, the same in all frames.
+        instances: T times the visible masks; ``tracks`` (and ``ids``) are the same in all frames.
         semantic: (T, H, W) uint8 class ids, 0 background.
         depth: (T, H, W) float32 metres along the optical axis.
         flow: (T - 1, 2, H, W) float32 (dy, dx) in pixels from each frame to the next, also for what gets hidden.
@@ -129,9 +129,11 @@ def _film(
     maps = [tracks[view.owner] for view in views]
     instances = []
     for track_map in maps:
-        labels_here = class_of[1:][np.bincount(track_map.ravel(), minlength=len(class_of))[1:] > 0]
+        here = np.flatnonzero(np.bincount(track_map.ravel(), minlength=len(class_of))[1:]) + 1
         instances.append(
-            Instances.from_label_map(track_map, labels=labels_here, sources=["synthetic"] * len(labels_here))
+            Instances.from_label_map(
+                track_map, labels=class_of[here], sources=["synthetic"] * len(here), tracks=here
+            )
         )
     steps = [world.flow(views[t], views[t + 1], t) for t in range(len(views) - 1)]
     images = [view.image + noise * rng.standard_normal(view.image.shape, dtype=np.float32) for view in views]
