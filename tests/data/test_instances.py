@@ -125,7 +125,14 @@ def test_equality_sees_every_column():
     assert one == Instances.from_masks(np.ones((1, 2, 3)))
     assert one != Instances.from_masks(np.zeros((1, 2, 3)))
     assert one != Instances.from_masks(np.ones((1, 3, 2)))
-    for change in ({"labels": [2]}, {"scores": [0.5]}, {"sources": ["x"]}, {"crowd": [True]}, {"ids": [9]}, {"ids": [1], "tracks": [1]}):
+    for change in (
+        {"labels": [2]},
+        {"scores": [0.5]},
+        {"sources": ["x"]},
+        {"crowd": [True]},
+        {"ids": [9]},
+        {"ids": [1], "tracks": [1]},
+    ):
         assert one != Instances.from_masks(np.ones((1, 2, 3)), **change)
     assert one != "something else"
 

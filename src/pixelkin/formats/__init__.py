@@ -18,6 +18,7 @@ from pixelkin.formats.palette import write_palette_png
 from pixelkin.formats.report import ConversionReport, FileLoss
 from pixelkin.formats.source import open_dataset, read_run
 from pixelkin.formats.split_file import read_split_file
+from pixelkin.formats.video import read_video
 from pixelkin.formats.voc import read_voc, write_voc
 from pixelkin.formats.yolo import read_yolo, write_yolo
 
@@ -42,6 +43,7 @@ __all__ = [
     "read_run",
     "read_semantic_maps",
     "read_split_file",
+    "read_video",
     "read_voc",
     "read_yolo",
     "write_classes",

@@ -80,9 +80,9 @@ def read_coco(
     if images is not None and not root.is_dir():
         raise SourceError(f"{root}: no such folder of images: check the path")
     samples = [
-        _sample(
-            path, name, root / image, record, labels.get(identity, _Labels()) if labelled else None
-        ).replace(**clips.get(identity, {}))
+        _sample(path, name, root / image, record, labels.get(identity, _Labels()) if labelled else None).replace(
+            **clips.get(identity, {})
+        )
         for name, image, (identity, record) in zip(sample_names(relative), relative, records.items(), strict=True)
     ]
     return _dataset(samples, names, path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pixelkin.data import ImageError, Sample
@@ -24,6 +27,17 @@ def with_image(sample: Sample, path: Path) -> Sample:
     except ImageError:  # it shows when the labels are loaded
         size = None
     return sample.replace(image=path, size=size)
+
+
+def with_image_of(sample: Sample, other: Sample) -> Sample:
+    """The sample with the image of another one, be it a file or a frame of a video; its labels stay."""
+    if other.path is not None:
+        return with_image(sample, other.path)
+    return sample.replace(image=partial(_image, other), size=sample.size)
+
+
+def _image(sample: Sample) -> npt.NDArray[np.uint8]:
+    return sample.image
 
 
 def copy_image(sample: Sample, folder: Path) -> bool:

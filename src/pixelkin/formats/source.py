@@ -9,9 +9,9 @@ from pixelkin.data import Dataset, Sample
 from pixelkin.formats.classes import as_classes, find_classes
 from pixelkin.formats.coco import read_coco
 from pixelkin.formats.davis import read_davis, read_frames
-from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError, read_json
+from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError, list_files, read_json
 from pixelkin.formats.folder import read_folder
-from pixelkin.formats.images import with_image
+from pixelkin.formats.images import with_image_of
 from pixelkin.formats.labels import (
     PointsFile,
     SemanticFolder,
@@ -22,13 +22,13 @@ from pixelkin.formats.labels import (
     xml_classes,
 )
 from pixelkin.formats.split_file import read_split_file
+from pixelkin.formats.video import VIDEO_SUFFIXES, is_animation, read_video, read_videos
 from pixelkin.formats.voc import read_voc
 from pixelkin.formats.yolo import is_yolo, read_yolo
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts"}
+KINDS = (
+    "a folder of images or videos, a COCO JSON, a VOC, DAVIS or YOLO folder, a video, a split file or a finished run"
 )
-KINDS = "a folder of images, a COCO JSON, a VOC, DAVIS or YOLO folder, a split file or a finished run"
 
 
 def open_dataset(
@@ -48,8 +48,8 @@ def open_dataset(
     the tags, the points or the source (their folder or the two above), else what the labels hold.
 
     Args:
-        source: a folder of images (at any depth), a COCO JSON, a VOC devkit folder or one of its image set files, a
-            DAVIS folder, a YOLO folder, a split file, a finished run, or one image.
+        source: a folder of images or video files (at any depth), a COCO JSON, a VOC devkit folder or one of its image
+            set files, a DAVIS folder, a YOLO folder, a video file, a split file, a finished run, or one image.
         semantic: folder of masks of class ids (0 background, 255 unknown; PNG, TIFF, .npy) or of .npy probabilities
             (1 + classes, H, W), named like the images. It replaces masks that the source has; so do the next ones.
         tags: CSV file ``image,class1;class2``, or ``"xml"`` for VOC XML files.
@@ -67,7 +67,9 @@ def open_dataset(
     _check(source, folders, limit)
     given = as_classes(classes)
     try:
-        dataset = _open(source, given, folders, frames)
+        labelled = any(given is not None for given in (semantic, tags, points, depth))
+        # labels are matched by the names of all frames, so only a source without any is read no further than asked
+        dataset = _open(source, given, folders, frames, None if labelled else limit)
         samples = list(dataset)
         masks = SemanticFolder(Path(semantic), samples) if semantic is not None else None
         tag_file = TagsFile(Path(tags), samples) if tags is not None and str(tags) != "xml" else None
@@ -119,12 +121,10 @@ def read_run(
     if source is None:
         return dataset
     try:
-        found = {
-            sample.name: sample.path for sample in _open(source, None, [], frames=False) if sample.path is not None
-        }
+        found = {sample.name: sample for sample in _open(source, None, [], frames=False, limit=None)}
     except SourceError:  # it has changed since; the masks are still good
         return dataset
-    return dataset.map(lambda sample: with_image(sample, found[sample.name]) if sample.name in found else sample)
+    return dataset.map(lambda sample: with_image_of(sample, found[sample.name]) if sample.name in found else sample)
 
 
 def _source_of_run(folder: Path) -> Path | None:
@@ -151,9 +151,11 @@ def _home(source: Path) -> Path:
     return source if source.is_dir() else source.parent
 
 
-def _open(source: Path, classes: dict[int, str] | None, folders: list[Path], frames: bool) -> Dataset:
+def _open(
+    source: Path, classes: dict[int, str] | None, folders: list[Path], frames: bool, limit: int | None
+) -> Dataset:
     if source.is_file():
-        return _open_file(source, classes)
+        return _open_file(source, classes, limit)
     devkit = devkit_of(source)
     if devkit is not None:
         return read_voc(devkit, classes=classes)
@@ -163,15 +165,19 @@ def _open(source: Path, classes: dict[int, str] | None, folders: list[Path], fra
         return read_run(source, classes=classes)
     if is_yolo(source):
         return read_yolo(source, classes=classes)
-    return read_frames(source) if frames else read_folder(source, classes=classes, exclude=folders)
+    clips = read_videos(source, exclude=folders, limit=limit)
+    if clips and not list_files(source, exclude=folders):
+        return Dataset(clips, classes, name=source.absolute().name)
+    images = read_frames(source) if frames else read_folder(source, classes=classes, exclude=folders)
+    return Dataset([*images, *clips], classes, name=images.name) if clips else images
 
 
-def _open_file(source: Path, classes: dict[int, str] | None) -> Dataset:
+def _open_file(source: Path, classes: dict[int, str] | None, limit: int | None) -> Dataset:
     suffix = source.suffix.lower()
     if suffix == ".json":
         return read_coco(source, classes=classes)
-    if suffix in VIDEO_SUFFIXES:
-        raise SourceError(f"{source}: video files cannot be read yet: extract the frames into a folder and give that")
+    if suffix in VIDEO_SUFFIXES and (suffix not in IMAGE_SUFFIXES or is_animation(source)):
+        return Dataset(list(read_video(source, limit=limit)), classes, name=source.stem)
     if suffix in IMAGE_SUFFIXES:
         return Dataset([Sample(source.stem, source)], classes, name=source.stem)
     if suffix in (".yaml", ".yml") and is_yolo(source.parent):

@@ -34,7 +34,7 @@ MENDS = {
     "points": "points (--points FILE)",
     "depth": "depth maps (--depth DIR)",
     "instances": "instances (a finished run or a COCO JSON)",
-    "clip": "video frames (a folder of clips as SOURCE)",
+    "clip": "video frames (a video file, or a folder of clips as SOURCE)",
 }
 
 

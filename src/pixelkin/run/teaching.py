@@ -9,7 +9,7 @@ from typing import Any
 from pixelkin.data import Dataset, Sample
 from pixelkin.formats import open_dataset, read_run
 from pixelkin.formats.files import SourceError
-from pixelkin.formats.images import with_image
+from pixelkin.formats.images import with_image_of
 from pixelkin.formats.labels import SemanticFolder
 
 LABELS = ("tags", "points", "boxes", "semantic", "probabilities", "instances", "ignore", "depth")
@@ -69,14 +69,14 @@ def bare_images(dataset: Dataset, classes: dict[int, str], *, tagged: bool = Fal
 
 
 def _with_images(dataset: Dataset, images: Path) -> Dataset:
-    found = {sample.name: sample.path for sample in open_dataset(images) if sample.path is not None}
+    found = {sample.name: sample for sample in open_dataset(images)}
     named = [sample.name for sample in dataset if sample.name in found]
     if not named:
         first = next((sample.name for sample in dataset), "")
         raise SourceError(f"{images}: none of the run's images is there, say {first}: give the folder that holds them")
 
     def moved(sample: Sample) -> Sample:
-        return with_image(sample, found[sample.name]) if sample.name in found else sample
+        return with_image_of(sample, found[sample.name]) if sample.name in found else sample
 
     return dataset.map(moved)
 

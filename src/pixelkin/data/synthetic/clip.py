@@ -131,9 +131,7 @@ def _film(
     for track_map in maps:
         here = np.flatnonzero(np.bincount(track_map.ravel(), minlength=len(class_of))[1:]) + 1
         instances.append(
-            Instances.from_label_map(
-                track_map, labels=class_of[here], sources=["synthetic"] * len(here), tracks=here
-            )
+            Instances.from_label_map(track_map, labels=class_of[here], sources=["synthetic"] * len(here), tracks=here)
         )
     steps = [world.flow(views[t], views[t + 1], t) for t in range(len(views) - 1)]
     images = [view.image + noise * rng.standard_normal(view.image.shape, dtype=np.float32) for view in views]
