@@ -71,8 +71,11 @@ def label(
     """Label every image of a source into a run folder; the same call again continues it.
 
     Args:
-        source: folder of images, COCO JSON, VOC devkit, DAVIS folder, folder of frames or split file.
-        out: the run folder: ``instances.json``, ``run.json``, ``errors.jsonl``, ``gallery.html``, ``model/``.
+        source: folder of images or videos, video file, COCO JSON, VOC devkit, DAVIS folder, folder of frames or split
+            file. A method that learns from video takes every folder of a folder of images as a clip; with a model that
+            is there already they are photos.
+        out: the run folder: ``instances.json``, ``run.json``, ``errors.jsonl``, ``gallery.html``, ``model/``; for video
+            ``masks/CLIP/FRAME.png`` and ``overlays/CLIP.mp4``.
         method: a name of :func:`list_methods`, or ``auto`` for the one that suits the labels.
         semantic: folder of PNG of class ids with the images' stems; 255 is unknown.
         tags: CSV ``image,class1;class2``, or ``xml`` for VOC XML.
@@ -95,7 +98,7 @@ def label(
         ValueError: the call is wrong; one line with the mend.
     """
     flags: dict[str, Any] = {"semantic": semantic, "tags": tags, "points": points, "depth": depth, "classes": classes}
-    dataset, inputs = _open(source, flags, limit)
+    dataset, inputs = _open(source, flags, limit, frames=model is None and _learns_from_video(method))
     recipe = resolve(
         dataset,
         Path(out),
@@ -136,7 +139,7 @@ def fit(
         ValueError: the call is wrong, or no image can be learned from; one line with the mend.
     """
     flags: dict[str, Any] = {"semantic": semantic, "tags": tags, "points": points, "depth": depth, "classes": classes}
-    dataset, inputs = _open(source, flags, limit)
+    dataset, inputs = _open(source, flags, limit, frames=_learns_from_video(method))
     recipe = resolve(
         dataset,
         Path(out),
@@ -299,10 +302,14 @@ def _fit_and_keep(dataset: Dataset, recipe: Recipe, folder: Path, say: Callable[
         return FitSummary(folder, recipe.name, fitted.images, not fitted.now, failures)
 
 
-def _open(source: Source, flags: dict[str, Any], limit: int | None) -> tuple[Dataset, dict[str, Any]]:
+def _learns_from_video(method: str) -> bool:
+    return method in METHODS and "clip" in METHODS[method].supervision
+
+
+def _open(source: Source, flags: dict[str, Any], limit: int | None, *, frames: bool) -> tuple[Dataset, dict[str, Any]]:
     """The dataset, and the inputs as they go on record."""
     paths = {key: value if value in (None, "xml") else Path(str(value)) for key, value in flags.items()}
-    dataset = open_dataset(source, **flags, limit=limit)
+    dataset = open_dataset(source, **flags, limit=limit, frames=frames)
     return dataset, {"source": Path(source), **paths, "limit": limit}
 
 

@@ -53,7 +53,9 @@ class Format(str, Enum):
 
 SourceArgument = Annotated[
     Path,
-    typer.Argument(help="Folder of images, COCO JSON, VOC devkit, DAVIS folder or split file.", show_default=False),
+    typer.Argument(
+        help="Folder of images, video, COCO JSON, VOC devkit, DAVIS folder or split file.", show_default=False
+    ),
 ]
 MethodOption = Annotated[str, typer.Option("--method", help="See `pixelkin methods`; auto suits the labels.")]
 Semantic = Annotated[Path | None, typer.Option("--semantic", help="Folder of PNG of class ids; 255 unknown.")]

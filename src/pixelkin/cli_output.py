@@ -29,6 +29,8 @@ def show(summary: RunSummary) -> None:
         beside = ", ".join(f"{count} by {name}" for name, count in summary.baselines.items())
         print(f"baselines on the same semantic masks: {beside}")
     print(f"look: {summary.folder / 'gallery.html'}")
+    if summary.films:
+        print(f"watch: {summary.folder / 'overlays'} ({summary.films} mp4)")
     print(f"use:  {summary.folder / 'instances.json'} (COCO)")
 
 

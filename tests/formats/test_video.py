@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moving_squares import mask, number_of, picture, rotated, write_video
 from PIL import Image
 
+from moving_squares import mask, number_of, picture, rotated, write_video
 from pixelkin.data import ImageError
 from pixelkin.formats import SourceError, open_dataset, read_video
 from pixelkin.formats import video as module

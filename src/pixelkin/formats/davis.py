@@ -28,8 +28,8 @@ def read_davis(folder: Path | str, *, classes: Mapping[int, str] | Path | str | 
     """Read a DAVIS folder: ``JPEGImages/480p/CLIP/*.jpg`` and, where there, ``Annotations/480p/CLIP/*.png``.
 
     Each frame is a sample named ``CLIP/FRAME`` with its clip and its number in it from 0. Masks become instances whose
-    tracks hold over the clip. A clip whose masks know only 0 and 255 (DAVIS 2016) has one object, id 1; elsewhere 255 is
-    void and becomes ``ignore``.
+    tracks hold over the clip. A clip whose masks know only 0 and 255 (DAVIS 2016) has one object, id 1; elsewhere 255
+    is void and becomes ``ignore``.
 
     Args:
         folder: the one with ``JPEGImages``; of several resolutions 480p is read.

@@ -19,7 +19,10 @@ from pixelkin.data import Dataset, ImageError, Sample
 from pixelkin.data.sample import MAX_PIXELS
 from pixelkin.formats.files import SourceError, list_files, sample_names
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ogv .ts .mts .m2ts .3gp .gif".split())
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts", ".mts", ".m2ts"}
+    | {".3gp", ".gif"}
+)
 FOLDER_SUFFIXES = VIDEO_SUFFIXES - {".gif", ".ts"}
 """Those looked for in folders, where a GIF is a picture and ``.ts`` rather a program."""
 
@@ -89,7 +92,8 @@ def open_video(path: Path | str, *, limit: int | None = None) -> Video:
     path = Path(path)
     if not path.is_file():
         raise SourceError(f"{path}: no such file: check the path")
-    capture, head = _open(path), []
+    capture = _open(path)
+    head: list[int] = []
     while len(head) < PROBED and _grab(capture):
         head.append(_time(capture))
         if len(head) == 1:
@@ -188,7 +192,7 @@ def _grab(capture: Any) -> bool:
 
 def _time(capture: Any) -> int:
     """When the last grabbed frame or packet is shown, in microseconds."""
-    return round(capture.get(_cv2().CAP_PROP_POS_MSEC) * 1000)
+    return round(float(capture.get(_cv2().CAP_PROP_POS_MSEC)) * 1000)
 
 
 def _shape(capture: Any, path: Path) -> tuple[int, int]:
@@ -205,7 +209,7 @@ def _packet_times(path: Path, limit: int | None) -> Times:
         capture = _open(path, packets=True)
     except SourceError:  # not for every codec
         return np.zeros(0, np.int64)
-    times = []
+    times: list[int] = []
     while (limit is None or len(times) < limit) and capture.grab():
         times.append(_time(capture))
     capture.release()
@@ -213,7 +217,8 @@ def _packet_times(path: Path, limit: int | None) -> Times:
 
 
 def _decoded_times(path: Path, limit: int | None) -> list[int]:
-    capture, times = _open(path), []
+    capture = _open(path)
+    times: list[int] = []
     while (limit is None or len(times) < limit) and _grab(capture):
         times.append(_time(capture))
     capture.release()
@@ -293,7 +298,7 @@ class _Decoder:
         return np.ascontiguousarray(picture[..., ::-1])
 
     def _enter(self, number: int, back: int) -> None:
-        """Seek to a frame at or before ``number``, at least ``back`` before; to the start where no other way is known."""
+        """Seek to a frame at least ``back`` before ``number``, or to the start where no other way is known."""
         cv2, video = _cv2(), self._video
         for target in (number - back, number - back - 64, number - back - 512):
             if target <= 0 or video.counted or self._capture is None:
@@ -351,7 +356,7 @@ class _Opened:
                 found = decoder.picture()
                 self._keep(name, number, found)
             self._frames.move_to_end((name, number))
-            return found.copy()
+            return np.array(found)
 
     def _decoder(self, name: str, video: Video) -> _Decoder:
         key = name, len(video)

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import pixelkin
 from pixelkin.data import ALTERNATIVE, Dataset, Sample
 from pixelkin.formats import annotation_record, image_record, write_coco, write_label_png
+from pixelkin.formats.coco_video import number_clips, video_records
+from pixelkin.formats.davis import write_frame
 from pixelkin.methods.base import Method, versions
+from pixelkin.run.films import write_films
 from pixelkin.run.fitting import Recipe, fit_into
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import SKIPPED, Failure, Labelled, label_image
@@ -48,6 +49,8 @@ class RunSummary:
     classes: dict[int, str] = field(default_factory=dict)
     baselines: dict[str, int] = field(default_factory=dict)
     """Instances the baselines find in the semantic maps of the images done."""
+    films: int = 0
+    """Clips shown in ``overlays/CLIP.mp4``."""
     first_failures: list[Failure] = field(default_factory=list)
 
 
@@ -90,6 +93,7 @@ def label_into(
         try:
             run.label(fitted.method, fitted.failures)
             summary, seconds = run.finish(fitted.method)
+            summary.films = write_films(folder, dataset, run.images, run.changed, say)
         finally:
             run.close()
         timings["label_s"] = round(seconds, 2)
@@ -117,6 +121,8 @@ class _Run:
         self.gallery = Spool(folder / ".spool" / "gallery.jsonl")
         self.continued = sum(sample.name in self.images for sample in dataset)
         self.counts: Counter[str] = Counter()
+        self.changed: set[str] = set()
+        self.clips = number_clips(dataset)
         self.first_failures: list[Failure] = []
         self.errors = (folder / "errors.jsonl").open("w")  # those of an earlier try are tried again
 
@@ -145,15 +151,13 @@ class _Run:
         if made.semantic is not None:
             write_label_png(self.folder / "semantic" / f"{sample.name}.png", made.semantic)
         if sample.clip is not None:
-            ids = np.append(0, instances.ids)
-            frame = f"{Path(sample.name).name}.png"
-            write_label_png(self.folder / "masks" / sample.clip / frame, ids[instances.label_map()])
+            write_frame(self.folder / "masks", sample, instances)
+            self.changed.add(sample.clip)
         # the gallery first: the record in images is what says that all of it is there
         self.gallery.append(sample.name, made.gallery)
-        track = sample.clip is not None
         record = {
-            "image": image_record(sample, 0),
-            "annotations": [annotation_record(instances, i, 0, 0, track=track) for i in range(len(instances))],
+            "image": image_record(sample, 0, self.clips.get(sample.clip or "")),
+            "annotations": [annotation_record(instances, i, 0, 0) for i in range(len(instances))],
             "baselines": made.baselines,
             "seconds": round(made.seconds, 4),
         }
@@ -188,7 +192,8 @@ class _Run:
         named = {i: classes.get(i) or known.get(i, f"class {i}") for i in {*classes, *tally.labels}}
         summary.classes = dict(sorted(named.items()))
         info = {"description": f"instances by pixelkin {pixelkin.__version__}, {self.recipe.name}"}
-        write_coco(self.folder / "instances.json", self._records(), summary.classes, info=info)
+        videos = video_records(self.dataset)
+        write_coco(self.folder / "instances.json", self._records(), summary.classes, info=info, videos=videos)
         entries = (self.gallery.get(sample.name) for sample in self.dataset if sample.name in self.images)
         counts = {"done": summary.done, "failed": summary.failed, "skipped": summary.skipped}
         title = f"{self.dataset.name or 'pixelkin'}, {self.recipe.name}"
