@@ -8,6 +8,7 @@ from drawing import boxes
 from PIL import Image
 
 from pixelkin.data import Dataset, Instances, Sample
+from pixelkin.formats import annotation_record, write_coco
 from pixelkin.metrics import evaluate
 
 SIZE = (40, 60)
@@ -235,3 +236,39 @@ def test_progress_and_the_limit_of_detections():
     assert result.scores["AR"] == pytest.approx(100 * 2 / 3)
     with pytest.raises(ValueError, match="max_detections"):
         evaluate(truth, truth, max_detections=0)
+
+
+def test_tracks_of_a_coco_file_are_judged_like_maps(tmp_path):
+    """Two objects, one numbered 255, in two pieces; the predicted numbers are swapped in the second clip only."""
+    size = (24, 32)
+    maps, sizes = {}, [(f"{clip}/{i:03d}", clip, i) for clip in ("a", "b") for i in range(4)]
+    for name, _, i in sizes:
+        ids = np.zeros(size, dtype=np.int64)
+        ids[2:8, 2 + i : 10 + i] = 255
+        ids[2:8, 20:26] = 255
+        ids[12:20, 5 : 14 + i] = 3
+        maps[name] = ids
+
+    def write(path, numbers):
+        pieces = []
+        for k, (name, clip, i) in enumerate(sizes):
+            left = np.arange(size[1]) < 18
+            halves = [(number, (maps[name] == number) & half) for number in (255, 3) for half in (left, ~left)]
+            masks, tracks = zip(*[(half, numbers[clip][number]) for number, half in halves if half.any()], strict=True)
+            found = Instances.from_masks(np.array(masks), tracks=tracks)
+            image = {"id": k, "file_name": f"{name}.png", "height": 24, "width": 32, "video_id": clip, "frame_id": i}
+            pieces.append((image, [annotation_record(found, j, k, 100 * k + j) for j in range(len(found))]))
+        videos = [{"id": clip, "name": clip} for clip in ("a", "b")]
+        write_coco(path, pieces, {1: "object"}, videos=videos)
+        return path
+
+    same = {clip: {255: 255, 3: 3} for clip in ("a", "b")}
+    truth = write(tmp_path / "truth.json", same)
+    assert evaluate(truth, truth, protocol="video").scores == {"J": 100, "F": 100, "J&F": 100}
+    other = write(tmp_path / "other.json", {"a": {255: 1, 3: 2}, "b": {255: 3, 3: 255}})
+    assert evaluate(other, truth, protocol="video").scores["J"] == 100  # numbers are names, a clip at a time
+    merged = write(tmp_path / "merged.json", {"a": {255: 1, 3: 2}, "b": {255: 1, 3: 1}})
+    result = evaluate(merged, truth, protocol="video")
+    assert result.parts["a"]["J"] == 100
+    assert result.parts["b"]["J"] < 50
+    assert result.parts["b"]["objects"] == 2

@@ -96,10 +96,10 @@ def evaluate(
 
     Args:
         pred: run folder, COCO JSON, list of COCO results, or a dataset with instances; for ``semantic`` a run with
-            ``semantic/`` or a folder of class PNG; for ``video`` a run with ``masks/CLIP/FRAME.png`` or a folder of
-            those.
+            ``semantic/`` or a folder of class PNG; for ``video`` a run with ``masks/CLIP/FRAME.png``, a folder
+            of those, or a COCO JSON with ``track_id``.
         truth: COCO JSON, VOC devkit folder, folder of label PNG, or a dataset; for ``semantic`` a folder of class PNG
-            too; for ``video`` DAVIS annotations.
+            too; for ``video`` DAVIS annotations or a COCO JSON with ``track_id``.
         protocol: ``coco`` (:class:`~pixelkin.metrics.average_precision.AveragePrecision`), ``agnostic`` (the same,
             classes forgotten), ``voc`` (:class:`~pixelkin.metrics.voc.VOCAveragePrecision`), ``semantic``
             (:class:`~pixelkin.metrics.semantic.MeanIoU`) or ``video`` (:func:`~pixelkin.metrics.video.judge_sequence`,

@@ -155,13 +155,15 @@ def read_clips(source: Path | str, what: str) -> Clips:
 
     Args:
         source: a DAVIS root (its ``Annotations``, the first resolution), a run folder (its ``masks``), a folder of clip
-            folders, or one clip's folder.
+            folders, one clip's folder, or a COCO JSON whose annotations have a ``track_id``.
         what: "truth" or "prediction", for messages.
 
     Raises:
         ValueError: no such folder, or no maps in it.
     """
     path = Path(source)
+    if path.is_file() and path.suffix.lower() == ".json":
+        return clips_of(read_coco(path))
     _require_folder(path, what)
     if (path / "instances.json").is_file() and not (path / "masks").is_dir():
         raise ValueError(f"{path}: a run without masks/CLIP/FRAME.png: only runs on video have them")
@@ -181,10 +183,14 @@ def read_clips(source: Path | str, what: str) -> Clips:
 
 
 def clips_of(dataset: Dataset) -> Clips:
-    """Label maps of a dataset of video samples: the ids of their instances."""
+    """Label maps of a dataset of video samples: the tracks of their instances, else their ids.
+
+    A sample that names no clip is a frame of the folder it is in.
+    """
     clips: Clips = defaultdict(dict)
     for sample in dataset.with_label("instances"):
-        clips[sample.clip or ""][_stem(sample.name)] = partial(_identity_map, sample)
+        clip = sample.name.rpartition("/")[0] if sample.clip is None else sample.clip
+        clips[clip][_stem(sample.name)] = partial(_identity_map, sample)
     if not clips:
         raise ValueError("the dataset holds no masks: give samples with instances")
     return dict(clips)
@@ -198,12 +204,19 @@ def semantic_map(sample: Sample) -> npt.NDArray[Any] | None:
     return None if instances is None else instances.semantic_map()
 
 
+_INSTEAD_OF_UNKNOWN = 2**40
+"""For an object that happens to have the number that means "not judged" in a map."""
+
+
 def _identity_map(sample: Sample) -> npt.NDArray[Any]:
     """(H, W) ids of one frame's objects, 255 where it is not judged."""
     instances = sample.instances
     if instances is None:
         raise ImageError(f"{sample.name}: no instances: give every frame some, or an empty list")
-    ids = np.concatenate([[0], instances.ids])[instances.label_map()]
+    instances = instances[~instances.alternative]
+    own = np.where(instances.tracks > 0, instances.tracks, instances.ids)
+    own[own == UNKNOWN] = _INSTEAD_OF_UNKNOWN
+    ids = np.concatenate([[0], own])[instances.label_map()]
     if (ignore := sample.ignore) is not None:
         ids[ignore] = UNKNOWN
     return ids
