@@ -66,7 +66,9 @@ def label_image(method: Method, sample: Sample) -> Labelled | Failure:
         if not np.isfinite(instances.scores).all():
             raise ValueError("a score is not a finite number")
         made = method.semantic(sample, fields)
-        entry = gallery_entry(sample.name, image, instances, pictures=method.pictures(fields, sample))
+        pictures = method.pictures(fields, sample)
+        of_clip = {"clip": sample.clip, "frame": sample.frame, "fps": sample.fps}
+        entry = gallery_entry(sample.name, image, instances, pictures=pictures, **of_clip)
         baselines = {} if semantic is None else count_baselines(semantic)
     except Exception as error:  # the boundary: one bad image must not end the run
         return Failure(sample.name, stage, _reason(error))

@@ -30,7 +30,7 @@ THUMBNAIL_BYTES = 18_000
 GRID = 1024
 """Outlines are drawn on a grid of this many steps along the longer side: about the resolution they are looked at."""
 
-SCRIPTS = ("records", "overview", "detail", "controls")
+SCRIPTS = ("records", "clips", "overview", "detail", "player", "controls")
 """Parts of the page's script, in this order: each uses what those before it define."""
 
 
@@ -62,6 +62,10 @@ class GalleryEntry(TypedDict):
     colors: list[str]
     paths: list[str]
     """SVG path data on the grid, filled by the even-odd rule."""
+    tracks: list[int]
+    clip: str | None
+    frame: int | None
+    fps: float | None
 
 
 def gallery_entry(
@@ -70,6 +74,9 @@ def gallery_entry(
     instances: Instances,
     *,
     pictures: Mapping[str, npt.NDArray[np.uint8]] | None = None,
+    clip: str | None = None,
+    frame: int | None = None,
+    fps: float | None = None,
 ) -> GalleryEntry:
     """The compact record of one image; make it while the image is at hand and keep it (it is plain JSON).
 
@@ -79,6 +86,9 @@ def gallery_entry(
         instances: its masks, of the image's size.
         pictures: caption to (h, w, 3) uint8 RGB of the image's aspect ratio, shown in the detail view: fields,
             baselines. They carry the outlines too.
+        clip: the video it is a frame of; the frames of a clip share a card, and the detail view plays them.
+        frame: its number there.
+        fps: how fast to play.
 
     Returns:
         A record for :func:`write_gallery`; ``json.loads(json.dumps(record)) == record``.
@@ -108,6 +118,10 @@ def gallery_entry(
         sources=[str(v) for v in sources],
         colors=[hex_color(instance_color(int(v))) for v in instances.ids],
         paths=outline_paths(instances, scale),
+        tracks=[int(v) for v in instances.tracks],
+        clip=clip,
+        frame=frame,
+        fps=fps,
     )
 
 

@@ -18,8 +18,8 @@ $("tint").onchange = () => change({ tint: $("tint").value });
 $("masks").onchange = () => change({ masks: $("masks").checked });
 $("reset").onclick = $("reset-too").onclick = () => change({ classes: new Set(), low: 0, high: steps, query: "" });
 $("toggle").onclick = () => change({ masks: !state.masks });
-$("previous").onclick = () => go(-1);
-$("next").onclick = () => go(1);
+$("previous").onclick = () => { pause(); go(-1); };
+$("next").onclick = () => { pause(); go(1); };
 $("close").onclick = close;
 dialog.oncancel = (event) => { event.preventDefault(); close(); };
 dialog.onclose = () => state.open !== null && close(); // a second Escape closes without asking
@@ -37,7 +37,8 @@ addEventListener("keydown", (event) => {
 });
 
 function detailKey(key) {
-  if (key === "ArrowLeft" || key === "ArrowRight") return go(key === "ArrowLeft" ? -1 : 1), true;
+  if (key === "ArrowLeft" || key === "ArrowRight") return pause(), go(key === "ArrowLeft" ? -1 : 1), true;
+  if (key === " " && !document.activeElement.matches("button, input") && !$("strip").hidden) return playing ? pause() : play(), true;
   if (key === "ArrowUp" || key === "ArrowDown") {
     const rows = [...$("rows").children].map((row) => Number(row.dataset.instance));
     const place = rows.indexOf(lit) + (key === "ArrowDown" ? 1 : -1);
@@ -55,9 +56,9 @@ function gridKey(key) {
   if (key === "m") return change({ masks: !state.masks }), true;
   const columns = getComputedStyle($("grid")).gridTemplateColumns.split(" ").length;
   const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
-  const place = visible.findIndex((entry) => entry.button === document.activeElement);
+  const place = leaders.findIndex((entry) => entry.button === document.activeElement);
   if (by === undefined || (place < 0 && document.activeElement !== document.body)) return false;
-  const target = visible[place < 0 ? 0 : place + by];
+  const target = leaders[place < 0 ? 0 : place + by];
   if (target) target.button.focus();
   return true;
 }

@@ -4,17 +4,19 @@ const dialog = $("detail");
 let tab = 0, lit = null, opened = null;
 
 function showDetail() {
-  const entry = state.open === null ? undefined : entries.find((e) => e.name === state.open);
+  const entry = state.open === null ? undefined : entryOf.get(state.open);
   if (!entry) {
+    pause();
     if (state.open !== null) state.open = null;
     const left = opened;
     opened = null;
     if (dialog.open) dialog.close();
-    if (left && left.button.isConnected) left.button.focus();
+    const card = left && leaders.find((e) => e === left || (clips.has(e.clip) && e.clip === left.clip));
+    if (card && card.button.isConnected) card.button.focus();
     return;
   }
   const fresh = opened !== entry;
-  if (fresh) lit = null;
+  if (fresh) lit = sameTrack(opened, entry);
   opened = entry;
   const pictures = [{ caption: "Image", picture: entry.picture }, ...entry.pictures];
   tab = Math.min(tab, pictures.length - 1);
@@ -52,15 +54,23 @@ function showDetail() {
   }
   if (together) drawSheet(entry, pictures); // only an open dialog has a size
   else $("sheet").replaceChildren();
+  showStrip(entry);
   highlight(entry.shown.includes(lit) ? lit : null);
   if (fresh) dialog.querySelector(".list-side .scroll").scrollTop = 0;
+}
+
+// where the highlighted object is in another frame of its clip
+function sameTrack(before, entry) {
+  const track = before && lit !== null && before.clip === entry.clip ? before.tracks[lit] : 0;
+  return track ? entry.shown.find((i) => entry.tracks[i] === track) ?? null : null;
 }
 
 function rowOf(entry, i) {
   const swatch = make("span", { className: "swatch" });
   swatch.style.background = colorOf(entry, i);
   const row = make("tr", { onmouseenter: () => highlight(i), onmouseleave: () => highlight(null) },
-    make("td", {}, make("div", {}, swatch, classes.get(entry.labels[i]).name, ...(entry.crowd[i] ? [make("small", { textContent: "crowd" })] : []))),
+    make("td", {}, make("div", {}, swatch, classes.get(entry.labels[i]).name, ...(entry.crowd[i] ? [make("small", { textContent: "crowd" })] : []),
+      ...(entry.tracks[i] ? [make("small", { textContent: `track ${entry.tracks[i]}` })] : []))),
     make("td", { className: "number", textContent: number(entry.scores[i]) }),
     make("td", { className: "number", textContent: entry.areas[i].toLocaleString("en") }),
     make("td", {}, ...sourceWords(entry.sources[entry.source[i]])));

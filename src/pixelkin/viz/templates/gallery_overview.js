@@ -2,6 +2,7 @@
 
 // ---- filtering -----------------------------------------------------------------------------------------------------
 let visible = []; // the entries shown, in order
+let leaders = []; // those of them with a card
 
 function apply() {
   const [low, high] = [scoreAt(state.low) - 1e-9, scoreAt(state.high) + 1e-9];
@@ -14,6 +15,7 @@ function apply() {
   visible = [];
   for (const entry of entries) {
     entry.shown = [];
+    entry.passes = false;
     if (query && !entry.key.includes(query)) continue;
     named += entry.labels.length;
     entry.labels.forEach((label, i) => {
@@ -25,7 +27,8 @@ function apply() {
       if (scored && classed) entry.shown.push(i);
     });
     instances += entry.shown.length;
-    if (anyInstance || entry.shown.length) visible.push(entry);
+    entry.passes = anyInstance || entry.shown.length > 0;
+    if (entry.passes) visible.push(entry);
   }
   const lowest = new Map(visible.map((e) => [e, e.shown.reduce((worst, i) => Math.min(worst, e.scores[i] ?? worst), Infinity)]));
   const byName = (a, b) => a.rank - b.rank;
@@ -36,13 +39,15 @@ function apply() {
     fewest: (a, b) => a.shown.length - b.shown.length || byName(a, b),
     doubt: (a, b) => (lowest.get(a) < lowest.get(b) ? -1 : lowest.get(a) > lowest.get(b) ? 1 : byName(a, b)),
   };
-  visible.sort(orders[state.sort]);
+  visible = together(visible.sort(orders[state.sort]));
+  leaders = leadersOf(visible);
 
   const all = entries.reduce((sum, e) => sum + e.labels.length, 0);
   const of = (n, total) => (n === total ? "" : ` of ${total.toLocaleString("en")}`);
   $("status").replaceChildren(
     make("b", { textContent: visible.length.toLocaleString("en") }), `${of(visible.length, entries.length)} image${entries.length === 1 ? "" : "s"}, `,
-    make("b", { textContent: instances.toLocaleString("en") }), `${of(instances, all)} instance${all === 1 ? "" : "s"}`);
+    make("b", { textContent: instances.toLocaleString("en") }), `${of(instances, all)} instance${all === 1 ? "" : "s"}`,
+    clips.size ? `, ${plural(leaders.filter((e) => clips.has(e.clip)).length, "clip")}` : "");
   Object.assign($("status").dataset, { images: visible.length, instances });
   for (const c of present) {
     c.counter.textContent = facets.get(c.id).toLocaleString("en");
@@ -105,34 +110,37 @@ function cardOf(entry) {
   entry.image = make("img", { alt: "", decoding: "async" });
   entry.canvas = make("canvas", { width: 0, height: 0 });
   entry.words = make("span");
-  entry.button = make("button", { className: "card", type: "button", title: entry.name, onclick: () => change({ open: entry.name }) },
+  entry.button = make("button", { className: "card", type: "button", title: captionOf(entry)[0], onclick: () => change({ open: (framesOf(entry)[0] || entry).name }) },
     make("span", { className: "frame" }, entry.image, entry.canvas),
-    make("span", { className: "words" }, make("b", { textContent: entry.name }), entry.words));
+    make("span", { className: "words" }, make("b", { textContent: captionOf(entry)[0] }), entry.words));
+  entry.button.classList.toggle("clip", clips.has(entry.clip));
   entry.card = make("li", { entry }, entry.button);
   watcher.observe(entry.card);
   return entry.card;
 }
 
 function showCards() {
-  const cards = visible.map(cardOf), grid = $("grid");
+  const cards = leaders.map(cardOf), grid = $("grid");
   if (cards.length !== grid.children.length || cards.some((card, k) => card !== grid.children[k])) {
     const focused = document.activeElement;
     grid.replaceChildren(...cards);
     if (focused && focused.isConnected && focused !== document.activeElement) focused.focus();
   }
-  for (const entry of visible) {
-    const scores = entry.shown.map((i) => entry.scores[i]).filter((score) => score !== null);
-    const least = scores.length ? `, lowest ${number(scores.reduce((a, b) => Math.min(a, b)))}` : "";
-    entry.words.textContent = plural(entry.shown.length, "instance") + least;
-    entry.button.setAttribute("aria-label", `${entry.name}: ${entry.words.textContent}`);
+  for (const entry of leaders) {
+    const [name, words] = captionOf(entry);
+    entry.words.textContent = words;
+    entry.button.setAttribute("aria-label", `${name}: ${words}`);
     if (entry.near) draw(entry);
   }
 }
 
-function draw(entry) {
-  const [width, height] = entry.grid, brush = entry.canvas.getContext("2d");
-  const scale = Math.min((280 * 1.5) / width, (210 * 1.5) / height);
-  Object.assign(entry.canvas, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
+const draw = (entry) => paint(entry, entry.canvas, 280, 210);
+
+// the masks of an entry on a canvas that is shown at most so large
+function paint(entry, canvas, widest, highest) {
+  const [width, height] = entry.grid, brush = canvas.getContext("2d");
+  const scale = Math.min((widest * 1.5) / width, (highest * 1.5) / height);
+  Object.assign(canvas, { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
   if (!state.masks) return;
   entry.outlines ||= entry.paths.map((path) => new Path2D(path));
   brush.scale(scale, scale);

@@ -15,8 +15,9 @@ const closing = read($("closing"));
 const entries = Array.from(document.querySelectorAll("script.entry"), (script, index) => {
   const entry = read(script);
   script.remove(); // the text is not needed twice
-  return Object.assign(entry, { index, shown: [], key: entry.name.toLowerCase() });
+  return Object.assign({ tracks: [] }, entry, { index, shown: [], key: entry.name.toLowerCase() });
 });
+const entryOf = new Map(entries.map((entry) => [entry.name, entry]));
 const classes = new Map(config.classes.map((c) => [c.id, { ...c, count: 0 }]));
 let [least, most] = [0, 1];
 for (const entry of entries) {
