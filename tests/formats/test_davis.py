@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from made_up import instances, save
+from PIL import Image
 
-from pixelkin.data import ImageError, Instances, Sample
+from pixelkin.data import ALTERNATIVE, ImageError, Instances, Sample
 from pixelkin.formats import (
     SourceError,
     open_dataset,
@@ -144,3 +145,25 @@ def test_bad_split_files(tmp_path, text, message):
     (tmp_path / "s.txt").write_text(text)
     with pytest.raises(SourceError, match=message):
         read_split_file(tmp_path / "s.txt")
+
+
+def test_pieces_of_one_track_share_its_number(tmp_path):
+    halves = np.zeros((2, 2, 6), bool)
+    halves[0, :, :2], halves[1, :, 4:] = True, True
+    for track, mode in ((9, "P"), (300, "I;16")):
+        found = Instances.from_masks(halves, tracks=[track, track])
+        report = write_davis(tmp_path / mode[0], [Sample("x/7", None, size=(2, 6), instances=found, clip="x")])
+        assert report.lossless
+        with Image.open(tmp_path / mode[0] / "x/7.png") as png:
+            assert png.mode == mode
+            assert np.array(png)[0].tolist() == [track, track, 0, 0, track, track]
+        (read,) = read_davis_masks(tmp_path / mode[0])
+        assert read.instances is not None
+        assert read.instances.tracks.tolist() == [track]
+
+
+def test_alternatives_are_left_out_of_frames(tmp_path):
+    found = Instances.from_masks(np.ones((2, 3, 3), bool), scores=[0.2, 0.9], sources=["a", "b" + ALTERNATIVE])
+    write_davis(tmp_path, [Sample("x/7", None, size=(3, 3), instances=found, clip="x")])
+    with Image.open(tmp_path / "x/7.png") as png:
+        assert set(np.unique(np.array(png))) == {1}

@@ -159,7 +159,7 @@ def is_animation(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return int(getattr(image, "n_frames", 1)) > 1
-    except Exception:  # it will fail as an image, with its reason
+    except (OSError, ValueError, SyntaxError, EOFError):  # it will fail as an image, with its reason
         return False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pixelkin.data import Dataset, ImageError, Instances, Sample
@@ -18,10 +18,13 @@ USUAL_FPS = 24.0
 """Of folders of frames, which do not say."""
 
 
-def write_films(
-    folder: Path, dataset: Dataset, images: Spool, changed: Collection[str], say: Callable[[str], None]
-) -> int:
-    """Write the films that are missing, or whose clips have frames labelled since.
+def film_of(folder: Path, clip: str) -> Path:
+    """Where the film of a clip is."""
+    return folder / FOLDER / f"{clip}.mp4"
+
+
+def write_films(folder: Path, dataset: Dataset, images: Spool, say: Callable[[str], None]) -> int:
+    """Write the films that are missing.
 
     Frames that are not labelled are shown as they are, frames that cannot be read are left out. A film that cannot be
     written is said and is no reason to fail.
@@ -30,7 +33,6 @@ def write_films(
         folder: the run.
         dataset: what was labelled.
         images: the records of the frames that are done.
-        changed: clips with frames labelled by this call.
         say: takes a line for the user.
 
     Returns:
@@ -42,10 +44,10 @@ def write_films(
             clips.setdefault(sample.clip, []).append(sample)
     films = 0
     for clip, samples in clips.items():
-        path = folder / FOLDER / f"{clip}.mp4"
+        path = film_of(folder, clip)
         if sum(sample.name in images for sample in samples) < 2:
             continue
-        if clip in changed or not path.is_file():
+        if not path.is_file():
             fps = samples[0].fps or USUAL_FPS
             try:
                 write_film(path, _frames(track(samples, f"film {clip}"), images), fps=fps)

@@ -16,7 +16,7 @@ from pixelkin.formats import annotation_record, image_record, write_coco, write_
 from pixelkin.formats.coco_video import number_clips, video_records
 from pixelkin.formats.davis import write_frame
 from pixelkin.methods.base import Method, versions
-from pixelkin.run.films import write_films
+from pixelkin.run.films import film_of, write_films
 from pixelkin.run.fitting import Recipe, fit_into
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import SKIPPED, Failure, Labelled, label_image
@@ -93,7 +93,7 @@ def label_into(
         try:
             run.label(fitted.method, fitted.failures)
             summary, seconds = run.finish(fitted.method)
-            summary.films = write_films(folder, dataset, run.images, run.changed, say)
+            summary.films = write_films(folder, dataset, run.images, say)
         finally:
             run.close()
         timings["label_s"] = round(seconds, 2)
@@ -152,7 +152,9 @@ class _Run:
             write_label_png(self.folder / "semantic" / f"{sample.name}.png", made.semantic)
         if sample.clip is not None:
             write_frame(self.folder / "masks", sample, instances)
-            self.changed.add(sample.clip)
+            if sample.clip not in self.changed:
+                film_of(self.folder, sample.clip).unlink(missing_ok=True)  # a kill must not leave an old one
+                self.changed.add(sample.clip)
         # the gallery first: the record in images is what says that all of it is there
         self.gallery.append(sample.name, made.gallery)
         record = {
