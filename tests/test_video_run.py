@@ -133,6 +133,7 @@ def test_a_killed_run_continues(tmp_path: Path) -> None:
     assert summary.done == 60
     coco = json.loads((tmp_path / "run/instances.json").read_text())
     assert not any("track_id" in annotation for annotation in coco["annotations"])  # connected components track nothing
+    assert {annotation["instance_id"] for annotation in coco["annotations"]} == {1}
     assert len(open_video(tmp_path / "run/overlays/ride.mp4")) == 60
 
 

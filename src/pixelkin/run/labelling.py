@@ -157,9 +157,10 @@ class _Run:
                 self.changed.add(sample.clip)
         # the gallery first: the record in images is what says that all of it is there
         self.gallery.append(sample.name, made.gallery)
+        of_clip = sample.clip is not None
         record = {
             "image": image_record(sample, 0, self.clips.get(sample.clip or "")),
-            "annotations": [annotation_record(instances, i, 0, 0) for i in range(len(instances))],
+            "annotations": [annotation_record(instances, i, 0, 0, identity=of_clip) for i in range(len(instances))],
             "baselines": made.baselines,
             "seconds": round(made.seconds, 4),
         }
