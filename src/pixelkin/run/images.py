@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,8 @@ def label_image(method: Method, sample: Sample) -> Labelled | Failure:
             raise ValueError("a score is not a finite number")
         made = method.semantic(sample, fields)
         pictures = method.pictures(fields, sample)
-        of_clip = {"clip": sample.clip, "frame": sample.frame, "fps": sample.fps}
-        entry = gallery_entry(sample.name, image, instances, pictures=pictures, **of_clip)
+        entry_of = partial(gallery_entry, clip=sample.clip, frame=sample.frame, fps=sample.fps)
+        entry = entry_of(sample.name, image, instances, pictures=pictures)
         baselines = {} if semantic is None else count_baselines(semantic)
     except Exception as error:  # the boundary: one bad image must not end the run
         return Failure(sample.name, stage, _reason(error))
