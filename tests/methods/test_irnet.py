@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -359,6 +360,21 @@ def test_large_images_are_shrunk_for_the_fields_only(fitted, monkeypatch, change
     assert np.prod(fields["boundary"].shape) <= 1.2 * changes["max_pixels"] / 16
     assert method.group(fields, sample).size == (131, 207)
     assert method.semantic(sample, fields).shape == (131, 207)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (1, 333), (257, 3)])
+def test_photos_of_any_camera_are_seen_alike(fitted, monkeypatch, size):
+    method, _ = fitted
+    monkeypatch.setattr(method, "config", method.config.model_copy(update={"side": 100}))
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    small = cv2.resize(image, [max(1, round(n * 100 / max(size))) for n in size[::-1]], interpolation=cv2.INTER_AREA)
+    large, seen = (method.fields(Sample("a", each, tags=(1, 2))) for each in (image, small))
+    assert large.size == size
+    assert large.stride("boundary") == pytest.approx(4 * max(size) / 100)
+    assert all(np.array_equal(large[name], seen[name]) for name in seen.maps)
+    sample = Sample("a", image, tags=(1, 2))
+    assert method.group(large, sample).size == method.semantic(sample, large).shape == size
+    method.pictures(large, sample)
 
 
 @pytest.mark.parametrize("stride", [2, 8])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -26,6 +27,7 @@ from pixelkin.methods.tag_classifier import (
     tags_digest,
     weights_digest,
 )
+from pixelkin.methods.windows import at_most
 from pixelkin.models.class_maps import ClassMaps
 from pixelkin.training.budget import Budget, Stages
 from pixelkin.training.loop import train
@@ -91,7 +93,7 @@ class IRNet(Method):
 
         self.check(dataset)
         check_refinement(self.config.regions)
-        dataset = dataset.with_label("tags")
+        dataset = dataset.with_label("tags").map(partial(at_most, side=self.config.side))
         self.device = resolve_device(device)
         classes = tagged_classes(dataset)
         if max(classes, default=0) > LARGEST_ID:
@@ -114,7 +116,7 @@ class IRNet(Method):
         looks = self.config.classifier.model_dump(
             mode="json", include={"output_stride", "scales", "flip", "max_pixels"}
         )
-        made_with["activation"] = str(looks)
+        made_with["activation"] = str(looks | {"side": self.config.side})
         regions = with_regions(
             dataset,
             track(dataset, "activation"),
@@ -204,7 +206,11 @@ class IRNet(Method):
             RuntimeError: the method is neither fitted nor loaded.
             ImageError: an image without tags, or with tags that the model never learned.
         """
-        return self._evidence(sample, activation=True)
+        image = at_most(sample, self.config.side).image  # read once
+        found = self._evidence(sample.replace(image=image), activation=True)
+        grown = max(sample.size) / max(image.shape)
+        maps = {name: Field(field.array, field.stride * grown) for name, field in found.maps.items()}
+        return Fields(sample.size, maps)
 
     def _evidence(self, sample: Sample, *, activation: bool = False) -> Fields:
         """The fields of an image; where there are class maps, the activation only if asked: it is for looking at."""

@@ -20,6 +20,9 @@ class IRNetConfig(MethodConfig):
 
     backbone: str = "efficientnet_lite0"
     """Any backbone that ``pixelkin backbones`` or timm knows; ResNet-50 as published."""
+    side: int = pydantic.Field(default=640, ge=64)
+    """Long side that larger images are shrunk to, in fitting and in labelling; the masks keep the image's size. The
+    networks learn objects as large as in the shrunk crops of their training."""
     classifier: ClassifierConfig = ClassifierConfig()
     regions: RegionConfig = RegionConfig()
     pairs: PairConfig = PairConfig(

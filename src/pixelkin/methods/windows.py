@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pydantic
+
+from pixelkin.data import Sample
 
 
 def _ascending(value: tuple[int, int]) -> tuple[int, int]:
@@ -54,6 +57,20 @@ class Window(NamedTuple):
         square[:] = shown.mean(axis=(0, 1)).round()
         square[self.target] = shown[self.source]
         return np.ascontiguousarray(square[:, :: -1 if self.mirrored else 1].transpose(2, 0, 1))
+
+
+def at_most(sample: Sample, side: int) -> Sample:
+    """The sample, its image shrunk to a long side of at most this when it is read; other dense labels do not fit."""
+    return sample.replace(image=partial(_shrunk, sample, side))
+
+
+def _shrunk(sample: Sample, side: int) -> npt.NDArray[np.uint8]:
+    image = sample.image
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def random_window(rng: np.random.Generator, size: tuple[int, ...], long_side: tuple[int, int], crop: int) -> Window:
