@@ -249,9 +249,12 @@ def evaluate(
     ],
     protocol: Annotated[Protocol, typer.Option("--protocol", help="How to score.")] = Protocol.coco,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers there too.")] = None,
+    max_detections: Annotated[
+        int, typer.Option("--max-detections", min=1, help="Most detections of an image and class that count.")
+    ] = 1000,
 ) -> None:
     """Score PRED against TRUTH."""
-    result = pixelkin.evaluate(pred, truth, protocol=protocol.value)
+    result = pixelkin.evaluate(pred, truth, protocol=protocol.value, max_detections=max_detections)
     print_result(result)
     if json_file is not None:
         import json
@@ -264,11 +267,14 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Run folder, COCO JSON, VOC devkit or label PNG.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="What to write.")],
     to: Annotated[Format, typer.Option("--to", help="The format.")],
+    unmarked: Annotated[
+        bool, typer.Option("--unmarked", help="WIS: boxes without a mask too, as regions that do not count.")
+    ] = False,
 ) -> None:
     """Convert instances between formats; says what a format cannot hold."""
     from pixelkin.formats import convert as convert_files
 
-    report = convert_files(source, out, to=to.value)
+    report = convert_files(source, out, to=to.value, unmarked=unmarked)
     for line in report.lines():
         print(line)
     raise typer.Exit(SOME_FAILED if report.failed else DONE)

@@ -52,7 +52,7 @@ def reference(pairs, classes, max_detections, agnostic, areas) -> tuple[dict[str
             found.dataset = {**truth_set.dataset, "annotations": []}
             found.createIndex()
         evaluation = COCOeval(truth_set, found, "segm")
-        evaluation.params.maxDets = sorted({1, min(100, max_detections), max_detections})
+        evaluation.params.maxDets = sorted({min(n, max_detections) for n in (1, 10, 100, max_detections)})
         evaluation.params.useCats = int(not agnostic)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -186,3 +186,18 @@ def test_what_does_not_fit_is_said(pred, truth, message):
 def test_max_detections_must_be_positive():
     with pytest.raises(ValueError, match="max_detections"):
         AveragePrecision({1: "thing"}, max_detections=0)
+
+
+def test_split_recall_counts_truths_in_several_pieces():
+    truth = boxes(SIZE, [(0, 0, 10, 10), (30, 30, 50, 50)])
+    behind = np.zeros((1, *SIZE), dtype=bool)
+    behind[0, 15:25, :10] = behind[0, 15:25, 20:30] = True
+    truth = Instances.concatenate([truth, Instances.from_masks(behind)])
+    one_piece = boxes(SIZE, [(0, 0, 10, 10), (15, 0, 25, 10)])  # IoU exactly 0.5 with the divided one
+    counter = AveragePrecision({1: "thing"}, agnostic=True)
+    counter.update(one_piece, truth)
+    assert counter.split_truths == 1
+    assert counter.compute()["split_AR"] == pytest.approx(10.0)
+    assert counter.compute()["crowd_AR"] is None
+    assert "split_AR" not in AveragePrecision({1: "thing"}).compute()
+    assert {"AR@1", "AR@10", "AR@100", "AR@1000"} <= set(counter.compute())

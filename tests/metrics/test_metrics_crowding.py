@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pixelkin.data import Instances
-from pixelkin.metrics import crowded
+from pixelkin.metrics import crowded, divided
 
 SIZE = (30, 40)
 
@@ -61,3 +61,14 @@ def test_more_instances_than_boxes_are_compared(monkeypatch):
 
 def test_one_above_two_that_it_hides():
     assert crowded(boxes(SIZE, [(0, 0, 5, 5), (0, 0, 5, 5), (0, 5, 5, 9)])).all()
+
+
+def test_divided_masks_lie_in_several_pieces():
+    masks = np.zeros((4, *SIZE), dtype=bool)
+    masks[0, :3, :3] = masks[0, 10:12, 10:12] = True
+    masks[1, :3, :3] = masks[1, 3, 3] = True  # joined at a corner
+    masks[2, 5:9] = True
+    masks[3, ::4] = True
+    truth = Instances.from_masks(masks, crowd=[False, False, False, True])
+    assert divided(truth).tolist() == [True, False, False, False]
+    assert divided(Instances.empty(SIZE)).tolist() == []

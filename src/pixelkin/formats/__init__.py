@@ -20,6 +20,7 @@ from pixelkin.formats.source import open_dataset, read_run
 from pixelkin.formats.split_file import read_split_file
 from pixelkin.formats.video import read_video
 from pixelkin.formats.voc import read_voc, write_voc
+from pixelkin.formats.wis import read_wis, read_wis_frame
 from pixelkin.formats.yolo import read_yolo, write_yolo
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "read_split_file",
     "read_video",
     "read_voc",
+    "read_wis",
+    "read_wis_frame",
     "read_yolo",
     "write_classes",
     "write_coco",

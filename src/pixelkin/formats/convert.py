@@ -18,6 +18,7 @@ from pixelkin.formats.label_png import read_label_maps, write_label_pngs
 from pixelkin.formats.report import ConversionReport, FileLoss
 from pixelkin.formats.source import devkit_of, read_run
 from pixelkin.formats.voc import read_voc, write_voc
+from pixelkin.formats.wis import is_wis, read_wis
 from pixelkin.formats.yolo import is_yolo, read_yolo, write_yolo
 
 TARGETS = ("coco", "voc", "yolo", "label-png")
@@ -28,15 +29,17 @@ def read_labelled(
     *,
     classes: Mapping[int, str] | Path | str | None = None,
     images: Path | str | None = None,
+    unmarked: bool = False,
 ) -> Dataset:
     """Read whatever holds instances; images need not be there.
 
     Args:
-        source: a run folder, a COCO JSON, a VOC devkit folder, a YOLO folder, a DAVIS folder or its annotations, or a
-            folder of label maps.
+        source: a run folder, a COCO JSON, a VOC devkit folder, a YOLO folder, a DAVIS folder or its annotations, the
+            WIS annotations, or a folder of label maps.
         classes: class list, where the source has none or to replace its own.
         images: folder of the images, where they do not lie with the source. Default: for a run those it was made from,
             for a COCO JSON what lies beside it, for label maps an ``images`` folder beside theirs.
+        unmarked: of WIS, the boxes without a mask too, as ignore regions.
 
     Raises:
         SourceError: none of these.
@@ -53,6 +56,8 @@ def read_labelled(
         return read_coco(source, images, classes=known)
     if (source / "instances.json").is_file():
         return read_run(source, images, classes=known)
+    if is_wis(source):
+        return read_wis(source, images, unmarked=unmarked, classes=known)
     devkit = devkit_of(source)
     if devkit is not None:
         dataset = read_voc(devkit, classes=known)
@@ -89,6 +94,7 @@ def convert(
     *,
     classes: Mapping[int, str] | Path | str | None = None,
     images: Path | str | None = None,
+    unmarked: bool = False,
 ) -> ConversionReport:
     """Convert instances to another format; memory holds one image at a time.
 
@@ -103,6 +109,7 @@ def convert(
         to: ``coco``, ``voc``, ``yolo`` or ``label-png``.
         classes: class list, where the source has none.
         images: folder of the images, where they do not lie with the source.
+        unmarked: of WIS, the boxes without a mask too, as ignore regions.
 
     Raises:
         SourceError: an unknown format, or a source without instances.
@@ -110,7 +117,7 @@ def convert(
     if to not in TARGETS:
         raise SourceError(f"unknown format {to!r}: give one of {', '.join(TARGETS)}")
     out = Path(out)
-    dataset = read_labelled(source, classes=classes, images=images)
+    dataset = read_labelled(source, classes=classes, images=images, unmarked=unmarked)
     labelled = dataset.with_label("instances")
     if not len(labelled):
         raise SourceError(f"{source}: no instance masks in it: there is nothing to convert")

@@ -24,6 +24,7 @@ from pixelkin.formats.labels import (
 from pixelkin.formats.split_file import read_split_file
 from pixelkin.formats.video import VIDEO_SUFFIXES, is_animation, read_video, read_videos
 from pixelkin.formats.voc import read_voc
+from pixelkin.formats.wis import is_wis, read_wis
 from pixelkin.formats.yolo import is_yolo, read_yolo
 
 KINDS = (
@@ -49,7 +50,8 @@ def open_dataset(
 
     Args:
         source: a folder of images or video files (at any depth), a COCO JSON, a VOC devkit folder or one of its image
-            set files, a DAVIS folder, a YOLO folder, a video file, a split file, a finished run, or one image.
+            set files, a DAVIS folder, a YOLO folder, the WIS annotations with their images, a video file, a split
+            file, a finished run, or one image.
         semantic: folder of masks of class ids (0 background, 255 unknown; PNG, TIFF, .npy) or of .npy probabilities
             (1 + classes, H, W), named like the images. It replaces masks that the source has; so do the next ones.
         tags: CSV file ``image,class1;class2``, or ``"xml"`` for VOC XML files.
@@ -165,6 +167,8 @@ def _open(
         return read_run(source, classes=classes)
     if is_yolo(source):
         return read_yolo(source, classes=classes)
+    if is_wis(source):
+        return read_wis(source, classes=classes)
     clips = read_videos(source, exclude=folders, limit=limit)
     if clips and not list_files(source, exclude=folders):
         return Dataset(clips, classes, name=source.absolute().name)

@@ -1,7 +1,7 @@
 """How good predictions are: COCO and VOC average precision, mIoU, video J and F."""
 
 from pixelkin.metrics.average_precision import AveragePrecision
-from pixelkin.metrics.crowding import crowded
+from pixelkin.metrics.crowding import crowded, divided
 from pixelkin.metrics.evaluation import PROTOCOLS, Result, evaluate
 from pixelkin.metrics.semantic import MeanIoU
 from pixelkin.metrics.video import boundary_accuracy, judge_sequence, region_similarity
@@ -15,6 +15,7 @@ __all__ = [
     "VOCAveragePrecision",
     "boundary_accuracy",
     "crowded",
+    "divided",
     "evaluate",
     "judge_sequence",
     "region_similarity",

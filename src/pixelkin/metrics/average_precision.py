@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hotcoco import COCO, COCOeval, Params, StreamingEval
 
 from pixelkin.data import Instances
-from pixelkin.metrics.crowding import crowded
+from pixelkin.metrics.crowding import crowded, divided
 
 ANY_CLASS = 1
 """The one class id of a class-agnostic evaluation."""
@@ -29,7 +29,8 @@ class AveragePrecision:
     ``crowd_AR`` is recall over the true instances that share an 8-connected component of their class's mask with
     another (:func:`pixelkin.metrics.crowding.crowded`), matched in the full evaluation (all truths, all areas),
     averaged over the IoU thresholds 0.50:0.05:0.95 and pooled over instances: every crowded instance weighs the same,
-    whatever its class.
+    whatever its class. With ``agnostic`` there is ``split_AR`` too, the same over the true instances whose mask lies in
+    several pieces (:func:`pixelkin.metrics.crowding.divided`), mostly because something stands before them.
 
     Args:
         classes: class id to name; predictions of other classes are left out.
@@ -42,11 +43,11 @@ class AveragePrecision:
             raise ValueError(f"max_detections must be at least 1, got {max_detections}")
         self.classes = {ANY_CLASS: "any"} if agnostic else dict(classes)
         self.agnostic = agnostic
-        self.max_dets = sorted({1, min(100, max_detections), max_detections})
-        self.images = self.truths = self.detections = self.crowded_truths = 0
+        self.max_dets = sorted({*(n for n in (1, 10, 100) if n < max_detections), max_detections})
+        self.images = self.truths = self.detections = self.crowded_truths = self.split_truths = 0
         categories = [{"id": int(i), "name": name} for i, name in self.classes.items()]
         self._stream = StreamingEval(categories, "segm", params=_params(self.max_dets, _AREAS))
-        self._crowded_found = 0.0
+        self._crowded_found = self._split_found = 0.0
         self._next_truth = 1
 
     def update(self, pred: Instances, truth: Instances, *, areas: npt.ArrayLike | None = None) -> None:
@@ -81,18 +82,23 @@ class AveragePrecision:
         ]
         self._stream.update([image], truths, detections)
         together = crowded(truth)
-        if together.any():
+        apart = divided(truth) if self.agnostic else np.zeros(len(truth), dtype=bool)
+        if together.any() or apart.any():
             self.crowded_truths += int(together.sum())
-            ids = {truths[i]["id"] for i in np.flatnonzero(together)}
-            self._crowded_found += self._matched(image, truths, detections, ids)
+            self.split_truths += int(apart.sum())
+            wanted = np.flatnonzero(together | apart)
+            found = self._matched(image, truths, detections, {truths[i]["id"] for i in wanted})
+            self._crowded_found += sum(found.get(truths[i]["id"], 0.0) for i in np.flatnonzero(together))
+            self._split_found += sum(found.get(truths[i]["id"], 0.0) for i in np.flatnonzero(apart))
 
     def compute(self) -> dict[str, Any]:
         """The numbers so far, in percent; None where there was nothing to find.
 
         Returns:
             ``AP`` (mean over IoU 0.50:0.05:0.95 and classes), ``AP50``, ``AP75``, ``AP_small``, ``AP_medium``,
-            ``AP_large``, ``AR``, ``AR@1``, ``AR@100``, ``AR@<max_detections>``, ``AR_small``, ``AR_medium``,
-            ``AR_large``, ``crowd_AR``, and ``per_class``: name to ``{"id", "AP", "AP50", "AP75", "AR"}``.
+            ``AP_large``, ``AR``, ``AR@1``, ``AR@10``, ``AR@100``, ``AR@<max_detections>``, ``AR_small``,
+            ``AR_medium``, ``AR_large``, ``crowd_AR``, with ``agnostic`` ``split_AR``, and ``per_class``: name to
+            ``{"id", "AP", "AP50", "AP75", "AR"}``.
         """
         done = copy.deepcopy(self._stream).finalize()  # finalize() empties the stream: keep it open for more images
         done.accumulate()
@@ -105,6 +111,8 @@ class AveragePrecision:
             "AR": _percent(recall[..., 0, -1]),
             "crowd_AR": 100 * self._crowded_found / self.crowded_truths if self.crowded_truths else None,
         }
+        if self.agnostic:
+            out["split_AR"] = 100 * self._split_found / self.split_truths if self.split_truths else None
         for a, name in enumerate(_AREAS):
             if name != "all":
                 out[f"AP_{name}"] = _percent(precision[..., a, -1])
@@ -140,12 +148,12 @@ class AveragePrecision:
 
     def _matched(
         self, image: dict[str, Any], truths: list[dict[str, Any]], detections: list[dict[str, Any]], ids: set[int]
-    ) -> float:
-        """How many of the truths ``ids`` of one image are found, averaged over the IoU thresholds."""
+    ) -> dict[int, float]:
+        """At what share of the IoU thresholds each of the truths ``ids`` of one image is found."""
         classes = {record["category_id"] for record in truths if record["id"] in ids}
         found = [record for record in detections if record["category_id"] in classes]
         if not found:
-            return 0.0
+            return {}
         true = COCO(
             {
                 "images": [image],
@@ -156,12 +164,12 @@ class AveragePrecision:
         evaluation = COCOeval(true, true.load_res(found), "segm")
         evaluation.params = _params(self.max_dets[-1:], {"all": _AREAS["all"]})
         evaluation.evaluate()
-        total = 0.0
+        shares: dict[int, float] = {}
         for group in evaluation.eval_imgs:
             if group is not None:
-                crowded_columns = [id_ in ids for id_ in group["gtIds"]]
-                total += float(np.asarray(group["gtMatched"])[:, crowded_columns].mean(axis=0).sum())
-        return total
+                matched = np.asarray(group["gtMatched"]).mean(axis=0)
+                shares.update((id_, float(share)) for id_, share in zip(group["gtIds"], matched, strict=True))
+        return {id_: shares.get(id_, 0.0) for id_ in ids}
 
 
 def _params(max_dets: list[int], areas: Mapping[str, list[float]]) -> Params:

@@ -1,4 +1,4 @@
-"""Which true instances are crowded: those that no connected component of their class holds alone."""
+"""Which true instances are hard: crowded ones, that no component of their class holds alone, and divided ones."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def crowded(truth: Instances) -> npt.NDArray[np.bool_]:
         members = members[_boxes_meet(boxes[members])]
         if len(members):
             out[members] = _touching(truth, members, boxes[members])
+    return out
+
+
+def divided(truth: Instances) -> npt.NDArray[np.bool_]:
+    """(N,) bool: the mask lies in several 8-connected pieces; crowd regions are never marked."""
+    out = np.zeros(len(truth), dtype=bool)
+    for i, (x0, y0, x1, y1) in enumerate(truth.boxes):
+        if not truth.crowd[i] and x1 > x0:
+            mask = truth.mask(i)[y0:y1, x0:x1].astype(np.uint8)
+            out[i] = cv2.connectedComponents(mask, connectivity=8)[0] > 2
     return out
 
 

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "coco": ("AP", "AP50", "AP75", "AR", "crowd_AR"),
-    "agnostic": ("AP", "AP50", "AP75", "AR", "crowd_AR"),
+    "agnostic": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR", "crowd_AR", "split_AR"),
     "voc": ("AP", "AP25", "AP50", "AP70", "AP75", "AR", "ABO", "crowd_AR"),
     "semantic": ("mIoU", "accuracy"),
     "video": ("J", "F"),
@@ -168,6 +168,7 @@ def _evaluate_instances(
         "truths": counter.truths,
         "crowded_truths": counter.crowded_truths,
         "detections": counter.detections,
+        **({"split_truths": coco.split_truths} if protocol == "agnostic" else {}),
     }
     classes_said = "classes ignored" if protocol == "agnostic" else _number(len(classes), "class", "classes")
     void = ", void pixels ignored" if protocol == "voc" else ""

@@ -22,9 +22,10 @@ from pixelkin.formats.json_index import walk_records
 from pixelkin.formats.label_png import read_label_maps, read_semantic_maps
 from pixelkin.formats.maps import load_ids
 from pixelkin.formats.voc import read_voc
+from pixelkin.formats.wis import is_wis, read_wis
 
 Source = Path | str | Dataset
-Kind = Literal["coco", "voc", "label-png", "semantic", "dataset"]
+Kind = Literal["coco", "voc", "wis", "label-png", "semantic", "dataset"]
 
 Clips = dict[str, dict[str, Callable[[], npt.NDArray[Any]]]]
 """Clip name to frame name to a function that reads the frame's (H, W) ids; frames in order."""
@@ -61,8 +62,9 @@ def open_truth(source: Source, *, semantic: bool) -> Opened:
     """Open the truth of an image protocol.
 
     Args:
-        source: COCO JSON, VOC devkit folder (its images with instance masks, or class masks where ``semantic``), folder
-            of label PNG (class ids where ``semantic``, instance ids otherwise), or a dataset that holds such labels.
+        source: COCO JSON, VOC devkit folder (its images with instance masks, or class masks where ``semantic``), WIS,
+            folder of label PNG (class ids where ``semantic``, instance ids otherwise), or a dataset that holds such
+            labels.
         semantic: whether class masks are asked for; instances serve too, drawn smaller over larger.
 
     Raises:
@@ -89,6 +91,8 @@ def open_truth(source: Source, *, semantic: bool) -> Opened:
     if (path / "instances.json").is_file():
         dataset = read_coco(path / "instances.json").with_label("instances")
         return Opened(_some(dataset, f"{path}: no instances in it"), "coco")
+    if is_wis(path):
+        return Opened(read_wis(path), "wis")
     if semantic:
         return _open_semantic(path)
     return Opened(read_label_maps(path), "label-png")
