@@ -37,6 +37,24 @@ class Point(NamedTuple):
     label: int
 
 
+class Camera(NamedTuple):
+    """What is known of the camera of one frame; axes are x right, y down, z forward, lengths in metres.
+
+    Attributes:
+        intrinsics: (3, 3) pinhole matrix, pixel centres at whole numbers.
+        pose: (4, 4) camera to world, None where unknown.
+        right: the right picture of a rectified pair, None where there is none.
+        baseline: from the left camera to the right one, 0 where unknown.
+        shift: difference of their principal points (right - left) in x, in pixels.
+    """
+
+    intrinsics: npt.NDArray[np.float64]
+    pose: npt.NDArray[np.float64] | None = None
+    right: Path | None = None
+    baseline: float = 0.0
+    shift: float = 0.0
+
+
 class Boxes(NamedTuple):
     """Object boxes: ``xyxy`` (N, 4) float pixels, lower right exclusive; ``labels`` (N,) class ids."""
 
@@ -63,6 +81,7 @@ class Sample:
         depth: (H, W) float32 metres, 0 or NaN unknown.
         clip: the video it belongs to; ``frame`` its number there, from 0; ``fps`` how many of them make a second, where
             that is known.
+        camera: calibration and pose, where known.
     """
 
     def __init__(
@@ -82,6 +101,7 @@ class Sample:
         clip: str | None = None,
         frame: int | None = None,
         fps: float | None = None,
+        camera: Camera | None = None,
     ) -> None:
         self.name = name
         self.path = Path(image) if isinstance(image, (str, Path)) else None
@@ -98,6 +118,7 @@ class Sample:
         self.clip = clip
         self.frame = frame
         self.fps = fps
+        self.camera = camera
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from pixelkin.formats.convert import convert, read_labelled
 from pixelkin.formats.davis import read_davis, read_davis_masks, read_frames, write_davis
 from pixelkin.formats.files import SourceError
 from pixelkin.formats.folder import read_folder
+from pixelkin.formats.kitti import read_kitti
 from pixelkin.formats.label_png import read_label_maps, read_semantic_maps, write_label_png, write_label_pngs
 from pixelkin.formats.palette import write_palette_png
 from pixelkin.formats.report import ConversionReport, FileLoss
@@ -39,6 +40,7 @@ __all__ = [
     "read_davis_masks",
     "read_folder",
     "read_frames",
+    "read_kitti",
     "read_label_maps",
     "read_labelled",
     "read_run",

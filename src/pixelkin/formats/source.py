@@ -12,6 +12,7 @@ from pixelkin.formats.davis import read_davis, read_frames
 from pixelkin.formats.files import IMAGE_SUFFIXES, SourceError, list_files, read_json
 from pixelkin.formats.folder import read_folder
 from pixelkin.formats.images import with_image_of
+from pixelkin.formats.kitti import is_kitti, read_kitti
 from pixelkin.formats.labels import (
     PointsFile,
     SemanticFolder,
@@ -50,8 +51,8 @@ def open_dataset(
 
     Args:
         source: a folder of images or video files (at any depth), a COCO JSON, a VOC devkit folder or one of its image
-            set files, a DAVIS folder, a YOLO folder, the WIS annotations with their images, a video file, a split
-            file, a finished run, or one image.
+            set files, a DAVIS folder, a YOLO folder, a KITTI drive or a folder of some, the WIS annotations with their
+            images, a video file, a split file, a finished run, or one image.
         semantic: folder of masks of class ids (0 background, 255 unknown; PNG, TIFF, .npy) or of .npy probabilities
             (1 + classes, H, W), named like the images. It replaces masks that the source has; so do the next ones.
         tags: CSV file ``image,class1;class2``, or ``"xml"`` for VOC XML files.
@@ -169,6 +170,8 @@ def _open(
         return read_yolo(source, classes=classes)
     if is_wis(source):
         return read_wis(source, classes=classes)
+    if is_kitti(source):
+        return read_kitti(source, classes=classes)
     clips = read_videos(source, exclude=folders, limit=limit)
     if clips and not list_files(source, exclude=folders):
         return Dataset(clips, classes, name=source.absolute().name)

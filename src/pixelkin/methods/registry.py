@@ -54,6 +54,13 @@ METHODS: dict[str, MethodInfo] = {
             " Transfer and Self-Refinement, arXiv 2109.09477",
         ),
         MethodInfo(
+            "oal",
+            "pixelkin.methods.oal:OAL",
+            "learns which pixels are one object from depth and motion, or from masks",
+            ("depth", "clip", "semantic", "instances"),
+            "after the idea of Object Affinity Learning (TPAMI 2023), our own design",
+        ),
+        MethodInfo(
             "components",
             "pixelkin.methods.baselines:Components",
             "connected components of every class; baseline, learns nothing",
@@ -111,7 +118,7 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
     Raises:
         ValueError: no method of this version learns from these labels.
     """
-    kinds = {kind for info in METHODS.values() for kind in info.supervision}
+    kinds = {kind for info in METHODS.values() for kind in info.supervision} - {"instances"}  # asked for by name
     for kind in sorted(kinds, key=lambda kind: (kind != "points", kind != "semantic", kind)):  # measured best, first
         for info in (info for info in METHODS.values() if kind in info.supervision):
             count = sum(sample.has(kind) for sample in dataset)
@@ -119,7 +126,7 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
                 return info.name, f"{count} of {len(dataset)} images have {kind} labels, which it learns from"
     from pixelkin.methods.base import MENDS
 
-    wanted = sorted({kind for info in METHODS.values() if not info.student for kind in info.supervision})
+    wanted = sorted(kinds)
     raise ValueError(
         f"no method of this version learns from what is here: give {' or '.join(MENDS[kind] for kind in wanted)}"
     )

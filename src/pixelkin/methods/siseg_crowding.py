@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from pixelkin.cues.crowding import FieldCrowder, NoMaterialError, PieceCrowder
-from pixelkin.cues.pieces import PictureStore, load_picture
+from pixelkin.cues.pieces import Picture, PictureStore, load_picture
 from pixelkin.cues.suspects import CONVEX, EVEN, SMALLEST, object_statistics, usual_diameter
 from pixelkin.data import ALTERNATIVE, Dataset, ImageError, Instances, Sample, encode_mask
 from pixelkin.data.components import Components, class_components
@@ -168,9 +168,13 @@ class CrowdingRecipe:
     def finish(self, model: nn.Module, dataset: Dataset, facts: Facts) -> None:
         """Nothing more to do."""
 
+    def picture(self, sample: Sample, facts: Facts) -> Picture:
+        """The image and its components at the zoom that brings objects to their usual size."""
+        return load_picture(sample, partial(self._zoom, facts), facts["statistics"])
+
     def fields(self, model: nn.Module, sample: Sample, facts: Facts) -> Fields:
         """Displacement and boundary: of the whole image for a scene, else of each component, named ``boundary/3``."""
-        picture = load_picture(sample, partial(self._zoom, facts), facts["statistics"])
+        picture = self.picture(sample, facts)
         unet, unit, config = cast("MaskUNet", model), self._unit(facts), self.config
         if facts["kind"] == "scene":
             return Fields(sample.size, scene_fields(unet, picture, unit, flips=config.flips))

@@ -1,0 +1,275 @@
+"""What OAL's network is taught: crops of frames with pair targets, some with an object pressed against another.
+
+No cue can part two parked cars that touch. Objects that stand alone can be cut out and pressed against each other,
+which shows the network what it looks like where one ends and the next begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pixelkin.cues.geometry import BACKGROUND, FOREGROUND
+from pixelkin.cues.pair_targets import LIKELY, SAME, Codes, identity_targets, overlaid
+from pixelkin.cues.pair_targets import UNKNOWN as SILENT
+from pixelkin.cues.pieces import find_pieces, load_picture
+from pixelkin.cues.pressing import Canvas, Donor, press, resized_donor, side_angle
+from pixelkin.cues.suspects import Statistics
+from pixelkin.data import Dataset, Sample
+from pixelkin.data.lattice import Offset, pair_slices
+from pixelkin.data.sample import UNKNOWN
+from pixelkin.methods.oal_frames import Frame, Kept, Source, shrunk
+from pixelkin.models.affinity import mirrored
+from pixelkin.models.center_fields import STRIDE
+
+LARGEST, SMALLEST = 2.0, 0.3
+"""Most and least that an object is resized by before it is pressed."""
+
+
+class LabelFrames:
+    """Labelled images as frames.
+
+    Pairs within one component of a semantic map are likely one object, within one instance surely. A component that
+    looks like several objects teaches nothing within.
+
+    Args:
+        dataset: images with a semantic map or instances; the instances count where there are both.
+        offsets: of the pair targets.
+        statistics: of the components, for those that look like several objects.
+        longest: images are shrunk to this longer side.
+        limit: bytes of frames kept.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        offsets: tuple[Offset, ...],
+        statistics: Statistics,
+        *,
+        longest: int,
+        limit: int = 1 << 30,
+    ) -> None:
+        self.dataset, self.offsets, self.statistics, self.longest = dataset, offsets, statistics, longest
+        self._kept = Kept(self._make, limit)
+
+    def __getitem__(self, i: int) -> Frame:
+        return self._kept(i)
+
+    def informative(self) -> list[int]:
+        """All images with labels."""
+        return [i for i, s in enumerate(self.dataset) if s.has("semantic") or s.has("instances")]
+
+    def _make(self, i: int) -> Frame:
+        sample = self.dataset[i]
+        return self._of_instances(sample) if sample.has("instances") else self._of_components(sample)
+
+    def _of_instances(self, sample: Sample) -> Frame:
+        image, _ = shrunk(sample.image, self.longest)
+        found = sample.instances
+        labels = np.zeros(image.shape[:2], np.int32)
+        certain: list[int] = []
+        if found is not None:
+            taken = found[~found.alternative & ~found.crowd & (found.scores >= 0.5)]
+            labels = _nearest(taken.label_map(), labels.shape)
+            for i in np.flatnonzero(~(~found.alternative & (found.scores >= 0.5)) | found.crowd):
+                doubtful = _nearest(found.mask(int(i)).astype(np.int32), labels.shape) > 0
+                labels[doubtful & (labels == 0)] = -1
+            certain = list(range(1, len(taken) + 1))
+        cells = _cells(labels)
+        codes = identity_targets(cells, self.offsets)
+        return Frame(image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, _whole(labels, certain))
+
+    def _of_components(self, sample: Sample) -> Frame:
+        longest = self.longest
+        picture = load_picture(sample, lambda labels, _: min(1.0, longest / max(labels.shape)), self.statistics)
+        labels = picture.labels.copy()
+        semantic = sample.semantic
+        if semantic is not None and (semantic == UNKNOWN).any():
+            labels[_nearest((semantic == UNKNOWN).astype(np.int32), labels.shape) > 0] = -1
+        cells = _cells(labels)
+        codes = identity_targets(cells, self.offsets)
+        doubt = np.append(picture.doubtful, False)[np.maximum(cells, 0) - 1] & (cells > 0)
+        codes[codes == SAME] = LIKELY
+        codes[(codes == LIKELY) & doubt[None]] = SILENT
+        alone = [piece.number for piece in find_pieces(picture, 0, 64) if piece.solitary]
+        return Frame(picture.image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, tuple(alone))
+
+
+class Scene(NamedTuple):
+    """A crop in the making: (H, W, 3) float image, and on cells the codes (C, h, w) and the foreground (h, w)."""
+
+    image: npt.NDArray[np.float32]
+    codes: Codes
+    foreground: Codes
+
+
+class PairExamples:
+    """Training crops; called with a generator, as the training loop does.
+
+    Args:
+        source: the frames.
+        offsets: of their codes.
+        crop: (height, width), multiples of 32.
+        pressing: share of the crops in which objects are pressed against others.
+
+    Raises:
+        ValueError: no frame has anything to teach.
+    """
+
+    def __init__(
+        self, source: Source, offsets: tuple[Offset, ...], *, crop: tuple[int, int], pressing: float = 0.5
+    ) -> None:
+        self.source, self.offsets, self.crop, self.pressing = source, offsets, crop, pressing
+        self.indices = source.informative()
+        if not self.indices:
+            raise ValueError(
+                "no image has depth, a next frame or labels to learn from: give --depth DIR, clips or masks"
+            )
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """``image`` (3, H, W) uint8, ``codes`` (C, H/4, W/4) and ``foreground`` (H/4, W/4) uint8."""
+        frame = self.source[int(rng.choice(self.indices))]
+        corner = [
+            STRIDE * int(rng.integers(0, max(side - crop, 0) // STRIDE + 1))
+            for side, crop in zip(frame.mask.shape, self.crop, strict=True)
+        ]
+        scene, objects = self._cut(frame, corner)
+        if rng.random() < self.pressing:
+            scene = self._pressed(scene, objects, rng)
+        image = np.clip(scene.image * rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3), 0, 255)
+        tensors = {
+            "image": torch.from_numpy(image.round().astype(np.uint8).transpose(2, 0, 1).copy()),
+            "codes": torch.from_numpy(scene.codes),
+            "foreground": torch.from_numpy(scene.foreground),
+        }
+        if rng.random() < 0.5:
+            turned, known = mirrored(tensors["codes"], self.offsets)
+            turned[~known] = SILENT
+            tensors = {
+                "image": tensors["image"].flip(-1),
+                "codes": turned,
+                "foreground": tensors["foreground"].flip(-1),
+            }
+        return tensors
+
+    def _cut(self, frame: Frame, corner: list[int]) -> tuple[Scene, npt.NDArray[np.int32]]:
+        """The crop, padded where the frame is smaller, and its objects by pixel."""
+        size = self.crop
+        cells = (size[0] // STRIDE, size[1] // STRIDE)
+        y, x = corner
+        seen = frame.image[y : y + size[0], x : x + size[1]]
+        image = np.empty((*size, 3), np.float32)
+        image[:] = seen.mean(axis=(0, 1))
+        image[: seen.shape[0], : seen.shape[1]] = seen
+        there = (slice(y // STRIDE, y // STRIDE + cells[0]), slice(x // STRIDE, x // STRIDE + cells[1]))
+        codes = _padded(frame.codes[(slice(None), *there)], (len(self.offsets), *cells), SILENT)
+        for each, offset in zip(codes, self.offsets, strict=True):  # pairs that leave the crop cannot be seen
+            inside = np.zeros(cells, bool)
+            slices = pair_slices(offset, cells)
+            if slices is not None:
+                inside[slices[0]] = True
+            each[~inside] = SILENT
+        foreground = _padded(frame.foreground[there], cells, SILENT)
+        objects = _padded(frame.objects[there], cells, 0)
+        mask = _padded(frame.mask[y : y + size[0], x : x + size[1]], size, False)
+        pixels = np.repeat(np.repeat(objects, STRIDE, axis=0), STRIDE, axis=1) * mask
+        return Scene(image, codes, foreground), pixels.astype(np.int32)
+
+    def _pressed(self, scene: Scene, objects: npt.NDArray[np.int32], rng: np.random.Generator) -> Scene:
+        """The scene with one to three objects pressed against those that are there."""
+        first = int(objects.max()) + 1
+        inside = np.ones(objects.shape, bool)
+        canvas = Canvas(scene.image, objects.copy(), np.zeros(objects.shape, bool), inside)
+        for _ in range(min(int(rng.geometric(0.5)), 3)):
+            numbers, areas = np.unique(canvas.objects, return_counts=True)
+            large = (numbers > 0) & (areas >= 64)
+            if not large.any():
+                break
+            k = int(rng.choice(np.flatnonzero(large)))
+            donor = self._donor(float(areas[k]), rng)
+            if donor is not None:
+                press(canvas, donor, int(numbers[k]), side_angle(rng), rng, overlap=rng.uniform(0, 0.3), light=0)
+        new = np.where(canvas.objects >= first, canvas.objects, 0)
+        if not new.any():
+            return scene
+        cells = _cells(new)
+        foreground = np.where(cells > 0, FOREGROUND, scene.foreground).astype(np.uint8)
+        return Scene(canvas.image, overlaid(scene.codes, cells, self.offsets), foreground)
+
+    def _donor(self, area: float, rng: np.random.Generator) -> Donor | None:
+        """A solitary object of a random frame, brought to about an area of pixels."""
+        frame = self.source[int(rng.choice(self.indices))]
+        if not frame.solitary:
+            return None
+        number = int(rng.choice(frame.solitary))
+        rows, columns = np.nonzero(frame.objects == number)
+        box = (
+            slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
+            slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
+        )
+        image, mask = frame.image[box], frame.mask[box]
+        cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
+        mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
+        if mask.sum() < 32:
+            return None
+        scale = float(np.sqrt(area / mask.sum()) * np.exp(rng.normal(0, 0.2)))
+        if not SMALLEST < scale < LARGEST:
+            return None
+        return resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5))
+
+
+class CrowdedScenes:
+    """The scenes of :class:`pixelkin.cues.crowding.FieldCrowder`, as examples of :class:`PairExamples` are."""
+
+    def __init__(
+        self, crowded: Callable[[np.random.Generator], dict[str, Tensor]], offsets: tuple[Offset, ...]
+    ) -> None:
+        self.crowded, self.offsets = crowded, offsets
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """As :meth:`PairExamples.__call__`."""
+        example = self.crowded(rng)
+        cells = example["objects"].numpy()[::2, ::2]
+        return {
+            "image": (example["image"] * 255).round().to(torch.uint8),
+            "codes": torch.from_numpy(identity_targets(cells, self.offsets)),
+            "foreground": torch.from_numpy((cells != 0).astype(np.uint8)),
+        }
+
+
+def _cells(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The label in the middle of each cell of 4 pixels."""
+    h, w = (-(-side // STRIDE) for side in labels.shape)
+    rows = np.minimum(np.arange(h) * STRIDE + STRIDE // 2, labels.shape[0] - 1)
+    columns = np.minimum(np.arange(w) * STRIDE + STRIDE // 2, labels.shape[1] - 1)
+    return np.ascontiguousarray(labels[np.ix_(rows, columns)])
+
+
+def _foreground(cells: npt.NDArray[np.int32]) -> Codes:
+    return np.select([cells > 0, cells == 0], [FOREGROUND, BACKGROUND], SILENT).astype(np.uint8)
+
+
+def _whole(labels: npt.NDArray[np.int32], numbers: list[int]) -> tuple[int, ...]:
+    """Those of the numbers that the edge of the picture does not cut."""
+    cut = set(np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])).tolist())
+    return tuple(number for number in numbers if number not in cut and (labels == number).sum() >= 64)
+
+
+def _nearest(labels: npt.NDArray[np.int32], size: tuple[int, ...]) -> npt.NDArray[np.int32]:
+    if labels.shape == tuple(size):
+        return labels
+    resized = cv2.resize(labels.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, np.int32)
+
+
+def _padded(values: npt.NDArray[Any], size: tuple[int, ...], fill: int) -> npt.NDArray[Any]:
+    """A copy of ``size``, filled at the lower right."""
+    out = np.full(size, fill, values.dtype)
+    out[tuple(slice(0, side) for side in values.shape)] = values
+    return out

@@ -1,0 +1,158 @@
+"""From OAL's affinities to instances of the image's pixels, inside a semantic map where there is one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pixelkin.data import Instances
+from pixelkin.data.components import Components
+from pixelkin.data.lattice import Offset
+from pixelkin.grouping.cells import cells_to_pixels
+from pixelkin.grouping.partition import partition
+from pixelkin.models.center_fields import STRIDE
+
+USUAL_SIDE = 32.0
+"""The side, in pixels, of the square at which the size of an instance halves its confidence."""
+
+Labels = npt.NDArray[np.int32]
+
+
+def group_freely(
+    affinity: npt.NDArray[np.float32],
+    foreground: npt.NDArray[np.float32],
+    offsets: tuple[Offset, ...],
+    size: tuple[int, int],
+    *,
+    zoom: float,
+    threshold: float,
+    min_area: int,
+    stride: int,
+    source: str,
+) -> Instances:
+    """The segments of the foreground, all of class 1.
+
+    Args:
+        affinity: (C, h, w) probabilities on cells of 4 pixels of the zoomed image.
+        foreground: (h, w) probabilities.
+        offsets: of the channels.
+        size: (height, width) of the image.
+        zoom: pixels of the zoomed image per pixel of the image.
+        threshold: foreground is what is more probable.
+        min_area: smaller instances are dropped, in pixels.
+        stride: see :func:`~pixelkin.grouping.partition.partition`.
+        source: of the instances.
+    """
+    seen = zoomed(size, zoom)
+    found = partition(affinity, np.array(offsets), foreground > threshold, stride=stride)
+    scale = cv2.resize(_covering(foreground), None, fx=STRIDE, fy=STRIDE, interpolation=cv2.INTER_LINEAR)
+    smooth = scale[STRIDE : STRIDE + seen[0], STRIDE : STRIDE + seen[1]]
+    pixels = resized_labels(cells_to_pixels(found.labels, smooth > threshold, STRIDE, most=1.5), size)
+    worth = found.scores * _means(found.labels, foreground, len(found.scores))
+    return _instances(pixels, worth, np.ones(len(worth), np.int64), min_area, source)
+
+
+def group_within(
+    affinity: npt.NDArray[np.float32],
+    offsets: tuple[Offset, ...],
+    parts: Components,
+    *,
+    zoom: float,
+    min_area: int,
+    stride: int,
+    source: str,
+) -> Instances:
+    """The segments of the components of a semantic map: every pixel of a component goes to one.
+
+    Args:
+        affinity: (C, h, w) probabilities on cells of 4 pixels of the zoomed image.
+        offsets: of the channels.
+        parts: the (H, W) components and their classes.
+        zoom: pixels of the zoomed image per pixel of the image.
+        min_area: smaller segments go to their neighbours, and smaller components are dropped; in pixels.
+        stride: see :func:`~pixelkin.grouping.partition.partition`.
+        source: of the instances.
+    """
+    size = (parts.labels.shape[0], parts.labels.shape[1])
+    inside = resized_labels((parts.labels > 0).astype(np.int32), zoomed(size, zoom)) > 0
+    cells = _any_in_cells(inside, (affinity.shape[1], affinity.shape[2]))
+    found = partition(affinity, np.array(offsets), cells, stride=stride)
+    pixels = resized_labels(cells_to_pixels(found.labels, inside, STRIDE), size)
+    divided, owners, homes = _within(pixels, parts, min_area)
+    worth = np.where(owners > 0, np.append(0.0, found.scores)[owners], 1.0)
+    return _instances(divided, worth, parts.classes[homes - 1], min_area, source)
+
+
+def zoomed(size: tuple[int, int], zoom: float) -> tuple[int, int]:
+    """(height, width) of an image after zooming."""
+    return (size[0], size[1]) if zoom == 1 else (max(round(size[0] * zoom), 1), max(round(size[1] * zoom), 1))
+
+
+def resized_labels(labels: Labels, size: tuple[int, int]) -> Labels:
+    """(H, W) labels at another size, the nearest one; up to 2**24 labels."""
+    if labels.shape == size:
+        return labels
+    values = cv2.resize(labels.astype(np.float32), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(values, np.int32)
+
+
+def _covering(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.pad(np.asarray(values, np.float32), 1, mode="edge")
+
+
+def _any_in_cells(inside: npt.NDArray[np.bool_], cells: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    padded = np.zeros((cells[0] * STRIDE, cells[1] * STRIDE), bool)
+    padded[: inside.shape[0], : inside.shape[1]] = inside
+    return np.asarray(padded.reshape(cells[0], STRIDE, cells[1], STRIDE).any(axis=(1, 3)))
+
+
+def _within(
+    pixels: Labels, parts: Components, min_area: int
+) -> tuple[Labels, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Segments cut at the components and filling them; and of each its old number (0: none) and its component."""
+    out = np.zeros_like(pixels)
+    owners: list[int] = []
+    homes: list[int] = []
+    for number, place in enumerate(ndimage.find_objects(parts.labels, max_label=len(parts.classes)), start=1):
+        if place is None:
+            continue
+        mask = parts.labels[place] == number
+        mine = np.where(mask, pixels[place], 0)
+        names, areas = np.unique(mine[mine > 0], return_counts=True)
+        kept = names[areas >= min_area]
+        if len(kept) <= 1:
+            owners.append(int(kept[0]) if len(kept) else (int(names[areas.argmax()]) if len(names) else 0))
+            homes.append(number)
+            out[place][mask] = len(owners)
+            continue
+        mine = np.where(np.isin(mine, kept), mine, 0)
+        nearest = ndimage.distance_transform_edt(mine == 0, return_distances=False, return_indices=True)
+        full = np.where(mask, mine[tuple(nearest)], 0)
+        for name in kept.tolist():
+            owners.append(name)
+            homes.append(number)
+            out[place][full == name] = len(owners)
+    return out, np.array(owners, np.int64), np.array(homes, np.int64)
+
+
+def _means(labels: Labels, values: npt.NDArray[np.float32], number: int) -> npt.NDArray[np.float64]:
+    sums = np.bincount(labels.ravel(), values.ravel(), number + 1)[1:]
+    return np.asarray(sums / np.maximum(np.bincount(labels.ravel(), minlength=number + 1)[1:], 1))
+
+
+def _instances(
+    labels: Labels, worth: npt.NDArray[Any], classes: npt.NDArray[np.int64], min_area: int, source: str
+) -> Instances:
+    """The segments that are large enough, scored by their worth and by their size, as large ones are surer."""
+    areas = np.bincount(labels.ravel(), minlength=len(worth) + 1)[1:]
+    kept = np.flatnonzero(areas >= max(min_area, 1))
+    renumber = np.zeros(len(worth) + 1, np.int32)
+    renumber[kept + 1] = np.arange(1, len(kept) + 1)
+    sides = np.array([math.sqrt(area) for area in areas[kept]])
+    scores = np.clip(worth[kept], 0, 1) * sides / (sides + USUAL_SIDE)
+    return Instances.from_label_map(renumber[labels], labels=classes[kept], scores=scores, sources=[source] * len(kept))

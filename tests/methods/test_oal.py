@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, SAME, UNKNOWN
+from pixelkin.data import Camera, Dataset, Instances, Sample
+from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
+from pixelkin.methods.base import ConfigError, Method
+from pixelkin.methods.oal import OAL, OALConfig, _best, predict
+from pixelkin.methods.oal_examples import LabelFrames, PairExamples
+from pixelkin.methods.oal_frames import FrameConfig, Frames, solitary
+from pixelkin.methods.registry import choose_method
+from pixelkin.training.budget import Budget
+
+SIZE = (128, 256)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return clip_dataset(3, 3, frames=2, preset="driving", size=SIZE, objects=8, labels=("depth", "instances"))
+
+
+def tiny(**changes):
+    training = OALConfig().training.model_copy(update={"batch_size": 2})
+    return OALConfig(**({"crop": (96, 160), "training": training} | changes))
+
+
+def test_frames_say_what_depth_and_motion_know(clips):
+    frames = Frames(clips, FrameConfig(), OFFSETS)
+    assert frames.following == {0: 1, 2: 3, 4: 5}
+    assert frames.informative() == [0, 1, 2, 3, 4, 5]
+    truth, frame = clips[0].instances.label_map(), frames[0]
+    cells = truth[2::4, 2::4]
+    assert frame.codes.shape == (len(OFFSETS), *cells.shape)
+    assert frame.image.shape == (*SIZE, 3)
+    for channel, (dy, dx) in enumerate(OFFSETS[:6]):
+        y, x = np.nonzero(frame.codes[channel] != UNKNOWN)
+        code = frame.codes[channel, y, x]
+        a, b = cells[y, x], cells[y + dy, x + dx]
+        assert ((a != b)[code == DIFFERENT]).mean() > 0.8
+        if (code == SAME).sum() > 20:
+            assert ((a == b)[code == SAME]).mean() > 0.9
+    # pairs that touch at one depth and rest are only likely one
+    assert (frame.codes == LIKELY).sum() > 50
+    assert frame is frames[0]
+
+
+def test_without_depth_only_clips_say_something(clips):
+    bare = clips.map(lambda sample: sample.replace(depth=None))
+    frames = Frames(bare, FrameConfig(), OFFSETS)
+    assert frames.informative() == [0, 2, 4]
+    assert not (frames[0].codes == LIKELY).any()
+    assert Frames(bare, FrameConfig(flow=False), OFFSETS).informative() == []
+
+
+def test_a_given_pose_goes_before_an_estimated_one():
+    clip = render_clip(5, 2, preset="driving", size=SIZE, noise=0.0)
+    samples = [
+        Sample(
+            f"{t}",
+            clip.frames[t].copy,
+            size=SIZE,
+            depth=clip.depth[t].copy,
+            clip="a",
+            frame=t,
+            camera=Camera(clip.intrinsics, clip.poses[t]),
+        )
+        for t in range(2)
+    ]
+    known = Frames(Dataset(samples), FrameConfig(), OFFSETS).look(0)
+    wrong = samples[1].replace(camera=Camera(clip.intrinsics, clip.poses[0]))  # as if it had not moved
+    misled = Frames(Dataset([samples[0], wrong]), FrameConfig(), OFFSETS).look(0)
+    still = clip.static[0] & np.isfinite(known.own[0]) & (clip.depth[0] < 30)
+    assert np.median(np.hypot(*known.own)[still]) < 0.5 * np.median(np.hypot(*misled.own)[still])
+
+
+def test_solitary_objects_are_whole_and_apart():
+    objects = np.zeros((20, 30), np.int32)
+    objects[2:6, 2:6] = 1
+    objects[2:6, 7:11] = 2  # one cell from the first
+    objects[10:16, 4:10] = 3
+    objects[10:16, 24:30] = 4  # cut by the picture
+    objects[12, 18] = 5  # a crumb
+    assert solitary(objects) == (3,)
+
+
+def test_crops_teach_nothing_about_pairs_that_leave_them(clips):
+    examples = PairExamples(Frames(clips, FrameConfig(), OFFSETS), OFFSETS, crop=(64, 96), pressing=1.0)
+    pressed = 0
+    for k in range(12):
+        made = examples(np.random.default_rng(k))
+        assert made["image"].shape == (3, 64, 96)
+        assert made["codes"].shape == (len(OFFSETS), 16, 24)
+        assert made["foreground"].shape == (16, 24)
+        codes = made["codes"].numpy()
+        y, x = np.mgrid[:16, :24]
+        for channel, (dy, dx) in enumerate(OFFSETS):
+            outside = (y + dy < 0) | (y + dy >= 16) | (x + dx < 0) | (x + dx >= 24)
+            assert (codes[channel][outside] == UNKNOWN).all()
+        again = examples(np.random.default_rng(k))
+        assert all(np.array_equal(made[key], again[key]) for key in made)
+        plain = PairExamples(examples.source, OFFSETS, crop=(64, 96), pressing=0.0)(np.random.default_rng(k))
+        pressed += int((codes == SAME).sum() > (plain["codes"].numpy() == SAME).sum())
+    assert pressed > 3
+
+
+def test_labels_as_frames():
+    image = np.full((40, 64, 3), 90, np.uint8)
+    semantic = np.zeros((40, 64), np.uint8)
+    semantic[4:20, 4:28], semantic[4:20, 40:60], semantic[28:40, :20] = 1, 2, 255
+    frame = LabelFrames(Dataset([Sample("a", image, semantic=semantic)], {1: "x", 2: "y"}), OFFSETS, {}, longest=640)[0]
+    left = frame.codes[1]  # (0, -1)
+    assert left[2, 4] == LIKELY
+    assert left[2, 1] == DIFFERENT  # object and background
+    assert left[8, 2] == UNKNOWN
+    assert (frame.foreground[8:] == UNKNOWN)[:, :4].all()
+    masks = np.zeros((2, 40, 64), bool)
+    masks[0, 4:20, 4:16] = masks[1, 4:20, 16:28] = True
+    found = Instances.from_masks(masks, scores=[0.9, 0.8])
+    touching = LabelFrames(Dataset([Sample("a", image, instances=found)]), OFFSETS, {}, longest=640)[0]
+    assert touching.codes[1][2, 2] == SAME
+    assert touching.codes[1][2, 4] == DIFFERENT
+    unsure = Instances.from_masks(masks, scores=[0.9, 0.3])
+    doubtful = LabelFrames(Dataset([Sample("a", image, instances=unsure)]), OFFSETS, {}, longest=640)[0]
+    assert doubtful.codes[1][2, 4] == UNKNOWN
+
+
+def test_what_is_learned_from(clips):
+    frames = FrameConfig()
+    assert _best(clips, frames) == "geometry"
+    masks = scene_dataset(2, 0, labels=("semantic",))
+    assert _best(masks, frames) == "labels"
+    assert choose_method(masks)[0] == "siseg"
+    assert choose_method(clips.map(lambda sample: sample.replace(clip=None, frame=None)))[0] == "oal"
+    with pytest.raises(ConfigError, match="multiples of 32"):
+        OALConfig.from_settings({"crop": "100,200"})
+    with pytest.raises(ValueError, match="--depth DIR"):
+        OAL().check(Dataset([Sample("a", np.zeros((8, 8, 3), np.uint8))]))
+
+
+def test_from_clips_to_instances_and_back_from_disk(clips, tmp_path):
+    method = OAL(tiny())
+    method.fit(clips, out=tmp_path / "training", budget=Budget.parse("3it"), device="cpu")
+    assert method.facts["learned"] == "geometry"
+    fields = method.fields(clips[0])
+    assert fields["affinity"].shape == (len(OFFSETS), 32, 64)
+    found = method.group(fields, clips[0])
+    assert found.size == SIZE
+    assert set(method.pictures(fields, clips[0])) == {"apart", "apart, 3 cells", "foreground"}
+    method.save(tmp_path / "model")
+    loaded = Method.load(tmp_path / "model", device="cpu")
+    assert loaded.group(loaded.fields(clips[0]), clips[0]) == found
+
+
+def test_from_semantic_masks(tmp_path):
+    dataset = scene_dataset(3, 1, labels=("semantic", "instances"), size=(96, 96))
+    masks = dataset.map(lambda sample: sample.replace(instances=None))
+    method = OAL(tiny(crop=(64, 64)))
+    method.fit(masks, out=tmp_path, budget=Budget.parse("2it"), device="cpu")
+    assert method.facts["learned"] == "labels"
+    for sample in masks:
+        found = method.group(method.fields(sample), sample)
+        covered = found.masks().sum(axis=0)
+        assert covered.max() <= 1
+        assert (covered[sample.semantic == 0] == 0).all()
+        for i in range(len(found)):
+            assert (sample.semantic[found.mask(i)] == found.labels[i]).all()
+
+
+def test_tiles_are_the_whole(monkeypatch):
+    import torch
+
+    from pixelkin.methods import oal
+    from pixelkin.models.affinity import AffinityFields
+
+    torch.manual_seed(0)
+    model = AffinityFields(OFFSETS, pretrained=False).eval()
+    image = np.random.default_rng(0).integers(0, 255, (70, 300, 3)).astype(np.uint8)
+    whole = predict(model, image, flips=False)
+    monkeypatch.setattr(oal, "TILE", 64)
+    monkeypatch.setattr(oal, "OVERLAP", 32)
+    tiled = predict(model, image, flips=False)
+    assert tiled[0].shape == whole[0].shape == (len(OFFSETS), 18, 75)
+    assert np.abs(tiled[1] - whole[1]).max() < 0.2
