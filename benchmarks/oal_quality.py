@@ -31,7 +31,7 @@ from pixelkin.methods.oal_frames import Frames
 from pixelkin.metrics import evaluate
 from pixelkin.training.budget import Budget
 
-SIZE = (192, 384)
+SIZE = (256, 512)
 LEAST = 100  # pixels; smaller objects are not counted
 
 
@@ -102,10 +102,10 @@ def driving(call: argparse.Namespace) -> dict[str, Any]:
                 (bool(hit), kind) for hit, kind, area in zip(hits, kinds, truth.areas, strict=True) if area >= LEAST
             ]
     table = {}
-    for name, hits in found.items():
-        row: dict[str, Any] = {"recall": _share([hit for hit, _ in hits])}
+    for name, own_hits in found.items():
+        row: dict[str, Any] = {"recall": _share([hit for hit, _ in own_hits])}
         for kind in ("alone", "touching", "parked"):
-            row[kind] = _share([hit for hit, own in hits if own == kind])
+            row[kind] = _share([hit for hit, own in own_hits if own == kind])
         row["segments an image"] = round(segments[name] / call.tests, 1)
         table[name] = row
         print(f"{name:20} " + "  ".join(f"{key} {value}" for key, value in row.items()))

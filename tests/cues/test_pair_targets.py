@@ -14,6 +14,7 @@ from pixelkin.cues.pair_targets import (
     LIKELY,
     MOTION_LIMITS,
     OFFSETS,
+    OUTSIDE,
     SAME,
     UNKNOWN,
     Cues,
@@ -40,7 +41,7 @@ def slow_targets(cues: Cues, offsets):
                     continue
                 kinds = {int(cues.foreground[y, x]), int(cues.foreground[v, u])}
                 if kinds == {FOREGROUND, BACKGROUND}:
-                    out[c, y, x] = DIFFERENT
+                    out[c, y, x] = OUTSIDE
                 if kinds != {FOREGROUND}:
                     continue
                 way = [(y + a, x + b) for a, b in line((dy, dx))]
@@ -111,7 +112,7 @@ def test_identities_pair_by_pair(seed):
             if 0 <= v < objects.shape[0] and 0 <= u < objects.shape[1]:
                 a, b = objects[y, x], objects[v, u]
                 if min(a, b) >= 0 and max(a, b) > 0:
-                    expected = SAME if a == b else DIFFERENT
+                    expected = SAME if a == b else OUTSIDE if min(a, b) == 0 else DIFFERENT
             assert found[c, y, x] == expected
 
 
@@ -121,14 +122,18 @@ def test_what_is_laid_over_is_known():
     objects = np.zeros((4, 8), int)
     objects[:2, 2:5] = 1
     objects[:2, 5:7] = 2
-    found = overlaid(below, objects, ((0, -1),))[0]
-    assert found[0].tolist() == [SAME, SAME, DIFFERENT, SAME, SAME, DIFFERENT, SAME, DIFFERENT]
+    foreground = np.full((4, 8), FOREGROUND, np.uint8)
+    foreground[:, 7] = BACKGROUND
+    found = overlaid(below, objects, foreground, ((0, -1),))[0]
+    assert found[0].tolist() == [SAME, SAME, DIFFERENT, SAME, SAME, DIFFERENT, SAME, OUTSIDE]
     assert (found[2:] == UNKNOWN).all()
     assert below[0, 0].tolist() == [SAME] * 8  # what was given stays
 
 
 def test_as_affinities():
-    assert certainty(np.array([[[DIFFERENT, SAME, LIKELY, UNKNOWN]]], np.uint8)).tolist() == [[[0, 1, 1, 0.5]]]
+    assert certainty(np.array([[[DIFFERENT, SAME, LIKELY, UNKNOWN, OUTSIDE]]], np.uint8)).tolist() == [
+        [[0, 1, 1, 0.5, 0]]
+    ]
     assert len(OFFSETS) == 10
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, SAME, UNKNOWN
+from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, OUTSIDE, SAME, UNKNOWN
 from pixelkin.data import Camera, Dataset, Instances, Sample
 from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
 from pixelkin.methods.base import ConfigError, Method
@@ -38,7 +38,7 @@ def test_frames_say_what_depth_and_motion_know(clips):
         y, x = np.nonzero(frame.codes[channel] != UNKNOWN)
         code = frame.codes[channel, y, x]
         a, b = cells[y, x], cells[y + dy, x + dx]
-        assert ((a != b)[code == DIFFERENT]).mean() > 0.8
+        assert ((a != b)[(code == DIFFERENT) | (code == OUTSIDE)]).mean() > 0.8
         if (code == SAME).sum() > 20:
             assert ((a == b)[code == SAME]).mean() > 0.9
     # pairs that touch at one depth and rest are only likely one
@@ -86,21 +86,21 @@ def test_solitary_objects_are_whole_and_apart():
 
 
 def test_crops_teach_nothing_about_pairs_that_leave_them(clips):
-    examples = PairExamples(Frames(clips, FrameConfig(), OFFSETS), OFFSETS, crop=(64, 96), pressing=1.0)
+    examples = PairExamples(Frames(clips, FrameConfig(), OFFSETS), OFFSETS, crop=(96, 192), pressing=1.0)
     pressed = 0
     for k in range(12):
         made = examples(np.random.default_rng(k))
-        assert made["image"].shape == (3, 64, 96)
-        assert made["codes"].shape == (len(OFFSETS), 16, 24)
-        assert made["foreground"].shape == (16, 24)
+        assert made["image"].shape == (3, 96, 192)
+        assert made["codes"].shape == (len(OFFSETS), 24, 48)
+        assert made["foreground"].shape == (24, 48)
         codes = made["codes"].numpy()
-        y, x = np.mgrid[:16, :24]
+        y, x = np.mgrid[:24, :48]
         for channel, (dy, dx) in enumerate(OFFSETS):
-            outside = (y + dy < 0) | (y + dy >= 16) | (x + dx < 0) | (x + dx >= 24)
+            outside = (y + dy < 0) | (y + dy >= 24) | (x + dx < 0) | (x + dx >= 48)
             assert (codes[channel][outside] == UNKNOWN).all()
         again = examples(np.random.default_rng(k))
         assert all(np.array_equal(made[key], again[key]) for key in made)
-        plain = PairExamples(examples.source, OFFSETS, crop=(64, 96), pressing=0.0)(np.random.default_rng(k))
+        plain = PairExamples(examples.source, OFFSETS, crop=(96, 192), pressing=0.0)(np.random.default_rng(k))
         pressed += int((codes == SAME).sum() > (plain["codes"].numpy() == SAME).sum())
     assert pressed > 3
 
@@ -112,7 +112,7 @@ def test_labels_as_frames():
     frame = LabelFrames(Dataset([Sample("a", image, semantic=semantic)], {1: "x", 2: "y"}), OFFSETS, {}, longest=640)[0]
     left = frame.codes[1]  # (0, -1)
     assert left[2, 4] == LIKELY
-    assert left[2, 1] == DIFFERENT  # object and background
+    assert left[2, 1] == OUTSIDE
     assert left[8, 2] == UNKNOWN
     assert (frame.foreground[8:] == UNKNOWN)[:, :4].all()
     masks = np.zeros((2, 40, 64), bool)

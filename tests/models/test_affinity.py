@@ -6,14 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, SAME, UNKNOWN, identity_targets
+from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, OUTSIDE, SAME, UNKNOWN, identity_targets
 from pixelkin.models import affinity_loss as losses
 from pixelkin.models.affinity import AffinityFields, AffinityOutput, embedding_affinity, mirrored
 from pixelkin.models.affinity_loss import affinity_loss, flip_consistency
 
 
 def test_codes_are_those_of_the_cues():
-    assert (losses.DIFFERENT, losses.SAME, losses.LIKELY) == (DIFFERENT, SAME, LIKELY)
+    codes = (losses.DIFFERENT, losses.SAME, losses.LIKELY, losses.OUTSIDE)
+    assert codes == (DIFFERENT, SAME, LIKELY, OUTSIDE)
 
 
 @settings(max_examples=30)
@@ -57,11 +58,6 @@ def test_embedding_affinity_pair_by_pair():
                 assert float(found[0, c, y, x]) == pytest.approx(expected, abs=1e-5)
 
 
-def output(logits, foreground=None):
-    logits = torch.as_tensor(logits, dtype=torch.float32)
-    return AffinityOutput(logits, torch.zeros(len(logits), *logits.shape[2:]) if foreground is None else foreground)
-
-
 def test_unknown_pairs_and_pixels_teach_nothing():
     logits = torch.zeros(1, 1, 2, 4, requires_grad=True)
     foreground = torch.zeros(1, 2, 4, requires_grad=True)
@@ -82,11 +78,21 @@ def test_both_answers_weigh_the_same_however_few_one_is():
     codes[0, 0, 0, 0] = DIFFERENT
     unknown = torch.full((1, 10, 10), 255, dtype=torch.uint8)
     logits = torch.zeros(1, 1, 10, 10, requires_grad=True)
-    affinity_loss(output(logits), codes, unknown, [(0, -1)])["affinity"]
     loss = affinity_loss(AffinityOutput(logits, torch.zeros(1, 10, 10)), codes, unknown, [(0, -1)])["affinity"]
     loss.backward()
     grad = logits.grad[0, 0]
     assert float(grad[0, 0]) == pytest.approx(-float(grad.flatten()[1:].sum()), rel=1e-4)
+
+
+def test_pairs_with_the_background_weigh_a_quarter():
+    codes = torch.tensor([[[[DIFFERENT, OUTSIDE, OUTSIDE, SAME]]]], dtype=torch.uint8)
+    unknown = torch.full((1, 1, 4), 255, dtype=torch.uint8)
+    logits = torch.zeros(1, 1, 1, 4, requires_grad=True)
+    affinity_loss(AffinityOutput(logits, torch.zeros(1, 1, 4)), codes, unknown, [(0, -1)])["affinity"].backward()
+    two, first, second, one = logits.grad[0, 0, 0].tolist()
+    assert first == pytest.approx(second)
+    assert first + second == pytest.approx(two / 4)
+    assert one == pytest.approx(-two)
 
 
 def test_likely_pairs_count_as_much_as_they_are_believed():
@@ -113,7 +119,7 @@ def test_a_perfect_answer_costs_next_to_nothing():
     codes = torch.from_numpy(identity_targets(objects[0], OFFSETS))[None]
     foreground = torch.from_numpy((objects > 0).astype(np.uint8))
     good = AffinityOutput((codes == SAME) * 40.0 - 20.0, (foreground == 1) * 40.0 - 20.0)
-    assert affinity_loss(good, codes, foreground, OFFSETS)["loss"] < 0.01
+    assert affinity_loss(good, codes, foreground, OFFSETS)["loss"] < 0.02
     bad = AffinityOutput(-good.affinity, -good.foreground)
     assert affinity_loss(bad, codes, foreground, OFFSETS)["loss"] > 10
 
@@ -154,13 +160,13 @@ def test_a_few_steps_learn_a_scene(network):
     network.train()
     optimizer = torch.optim.AdamW(network.parameter_groups(1.0), lr=3e-3)
     history = []
-    for _ in range(25):
+    for _ in range(15):
         loss = affinity_loss(network(image), codes, foreground, OFFSETS)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append(float(loss))
-    assert history[-1] < 0.6 * history[0]
+        history.append(float(loss.detach()))
+    assert history[-1] < 0.75 * history[0]
 
 
 def test_no_offset_is_refused():

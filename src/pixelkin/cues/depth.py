@@ -49,7 +49,7 @@ def stereo_depth(
     most = max(16, 16 * round((reach or left.shape[1] / 5) / 16))
     settings: dict[str, Any] = {"numDisparities": most, "blockSize": 5, "P1": 8 * 3 * 25, "P2": 32 * 3 * 25}
     settings |= {"uniquenessRatio": 5, "speckleWindowSize": 100, "speckleRange": 2, "mode": cv2.STEREO_SGBM_MODE_SGBM}
-    matcher = cv2.StereoSGBM_create(minDisparity=0, disp12MaxDiff=1, **settings)
+    matcher: Any = cv2.StereoSGBM_create(minDisparity=0, disp12MaxDiff=1, **settings)  # type: ignore[attr-defined]
     sides = [np.pad(side, ((0, 0), (most, 0), (0, 0)), mode="edge") for side in (left, right)]  # it skips the first
     disparity = matcher.compute(*sides)[:, most:].astype(np.float32) / 16
     return depth_of_disparity(disparity, focal=focal, baseline=baseline, shift=shift)

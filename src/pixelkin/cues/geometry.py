@@ -184,7 +184,8 @@ def _blocks(values: Map, stride: int, fill: float) -> Map:
     h, w = (-(-side // stride) for side in values.shape)
     padded = np.full((h * stride, w * stride), fill, np.float32)
     padded[: values.shape[0], : values.shape[1]] = values
-    return padded.reshape(h, stride, w, stride).transpose(0, 2, 1, 3).reshape(h, w, stride * stride)
+    parts = padded.reshape(h, stride, w, stride).transpose(0, 2, 1, 3)
+    return np.asarray(parts.reshape(h, w, stride * stride), np.float32)
 
 
 STEPS: tuple[Offset, ...] = ((0, 1), (1, 0), (1, 1), (1, -1))

@@ -40,7 +40,8 @@ def dis_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], *, fas
         raise ValueError(f"a frame of {first.shape[:2]} is too small for optical flow: give at least 16 pixels")
     preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if fast else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
     grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second)]
-    found = cv2.DISOpticalFlow_create(preset).calc(grey[0], grey[1], None)  # type: ignore[call-overload]
+    flow: Any = cv2.DISOpticalFlow_create(preset)  # type: ignore[attr-defined]
+    found = flow.calc(grey[0], grey[1], None)
     return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1), np.float32)
 
 

@@ -1,9 +1,10 @@
 """Which pairs of pixels are one object: same, different, or unknown. For any offsets, on the grid of the fields.
 
 Answers and not a product of soft scores: what no cue vouches for teaches nothing (our own design after the idea of
-Object Affinity Learning). "Same" has two grades: things at rest that touch at one depth, two parked cars, are one piece
-to every cue, so what depth alone joins is only likely. The map of an offset says at pixel p what the pair of p and
-p + offset is.
+Object Affinity Learning). "Different" is said of two objects; of an object and the background it is said apart from
+that, as there are many such pairs, easy ones, and the foreground says it too. "Same" has two grades: things at rest
+that touch at one depth, two parked cars, are one piece to every cue, so what depth alone joins is only likely. The map
+of an offset says at pixel p what the pair of p and p + offset is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pixelkin.data.lattice import Offset, pair_slices
 
 Codes = npt.NDArray[np.uint8]
 
-DIFFERENT, SAME, LIKELY, UNKNOWN = 0, 1, 2, 255
+DIFFERENT, SAME, LIKELY, OUTSIDE, UNKNOWN = 0, 1, 2, 3, 255
 
 LOCAL: tuple[Offset, ...] = ((-1, 0), (0, -1))
 LONG: tuple[Offset, ...] = ((-3, 0), (0, -3), (-9, 0), (0, -9), (-9, -9), (9, -9), (-27, 0), (0, -27))
@@ -67,13 +68,13 @@ def geometric_targets(
 ) -> Codes:
     """What depth and motion say of every pair.
 
-    DIFFERENT where one is foreground and the other background, where both are foreground and depth breaks off on the
-    way between them, or where they do not move alike. SAME where they move, alike, and the way between them is known to
-    be one piece (without depth: foreground all along). LIKELY where it is one piece by depth, but they do not move or
-    nobody saw whether they do. Pairs within the background, and all others, are UNKNOWN.
+    OUTSIDE where one is foreground and the other background. DIFFERENT where both are foreground and depth breaks off
+    on the way between them, or they do not move alike. SAME where they move, alike, and the way between them is known
+    to be one piece (without depth: foreground all along). LIKELY where it is one piece by depth, but they do not move
+    or nobody saw whether they do. Pairs within the background, and all others, are UNKNOWN.
 
     Returns:
-        (C, h, w) uint8 of DIFFERENT, SAME, LIKELY, UNKNOWN.
+        (C, h, w) uint8 of DIFFERENT, SAME, LIKELY, OUTSIDE, UNKNOWN.
     """
     shape = cues.foreground.shape
     size = (shape[0], shape[1])
@@ -87,7 +88,8 @@ def geometric_targets(
             continue
         a, b = (cues.foreground[part] for part in slices)
         both = (a == FOREGROUND) & (b == FOREGROUND)
-        apart = ((a == FOREGROUND) & (b == BACKGROUND)) | ((a == BACKGROUND) & (b == FOREGROUND))
+        outside = ((a == FOREGROUND) & (b == BACKGROUND)) | ((a == BACKGROUND) & (b == FOREGROUND))
+        apart = np.zeros_like(both)
         way = path_maximum(whole if gaps is None else gaps, offset)
         largest, known = way.largest[slices[0]], way.known[slices[0]]
         together = both & known
@@ -96,21 +98,21 @@ def geometric_targets(
             apart |= both & (largest > depth.different)
         moving = np.zeros_like(both)
         if cues.motion is not None:
-            first, second = (cues.motion[(slice(None), *part)] for part in slices)
+            first, second = (cues.motion[:, part[0], part[1]] for part in slices)
             change = np.hypot(*(first - second))
             moving = np.fmax(np.hypot(*first), np.hypot(*second)) > motion.same
             moving &= change <= motion.same  # false where unknown
             together &= ~(change > motion.same)
             apart |= both & (change > motion.different)
         joined = np.where(moving, SAME, UNKNOWN if gaps is None else LIKELY)
-        codes[slices[0]] = np.where(apart, DIFFERENT, np.where(together, joined, UNKNOWN))
+        codes[slices[0]] = np.select([outside, apart, together], [OUTSIDE, DIFFERENT, joined], UNKNOWN)
     return out
 
 
 def identity_targets(
     objects: npt.NDArray[Any], offsets: Sequence[Offset] = OFFSETS, *, unknown: int = -1, background: int = 0
 ) -> Codes:
-    """What known objects say of every pair: SAME within one, DIFFERENT between two, and between one and the background.
+    """What known objects say of every pair: SAME within one, DIFFERENT between two, OUTSIDE with the background.
 
     Args:
         objects: (h, w) integers: ``background``, ``unknown``, else the object's number. Pairs with an unknown pixel
@@ -120,7 +122,7 @@ def identity_targets(
         background: value of the background.
 
     Returns:
-        (C, h, w) uint8 of DIFFERENT, SAME, UNKNOWN.
+        (C, h, w) uint8 of DIFFERENT, SAME, OUTSIDE, UNKNOWN.
     """
     objects = np.asarray(objects)
     out = np.full((len(offsets), *objects.shape), UNKNOWN, np.uint8)
@@ -129,22 +131,24 @@ def identity_targets(
         if slices is None:
             continue
         a, b = (objects[part] for part in slices)
-        answer = np.where(a == b, SAME, DIFFERENT)
+        answer = np.select([a == b, (a == background) | (b == background)], [SAME, OUTSIDE], DIFFERENT)
         silent = (a == unknown) | (b == unknown) | ((a == background) & (b == background))
         codes[slices[0]] = np.where(silent, UNKNOWN, answer)
     return out
 
 
-def overlaid(codes: Codes, objects: npt.NDArray[Any], offsets: Sequence[Offset] = OFFSETS) -> Codes:
+def overlaid(codes: Codes, objects: npt.NDArray[Any], foreground: Codes, offsets: Sequence[Offset] = OFFSETS) -> Codes:
     """Targets after objects of known extent were laid over the picture.
 
     Args:
         codes: (C, h, w) before.
         objects: (h, w) integers, 0 where nothing was laid over.
+        foreground: (h, w) BACKGROUND, FOREGROUND or UNKNOWN before.
         offsets: those of ``codes``.
 
     Returns:
-        (C, h, w): pairs within one such object are SAME, pairs with one end in it DIFFERENT, others as before.
+        (C, h, w): pairs within one such object are SAME, pairs with one end in it OUTSIDE or DIFFERENT, others as
+        before.
     """
     out = codes.copy()
     for each, offset in zip(out, offsets, strict=True):
@@ -153,10 +157,13 @@ def overlaid(codes: Codes, objects: npt.NDArray[Any], offsets: Sequence[Offset] 
             continue
         a, b = (objects[part] for part in slices)
         touched = (a > 0) | (b > 0)
-        each[slices[0]] = np.where(touched, np.where(a == b, SAME, DIFFERENT), each[slices[0]])
+        ground = [(foreground[part] == BACKGROUND) & (objects[part] == 0) for part in slices]
+        answer = np.select([a == b, ground[0] | ground[1]], [SAME, OUTSIDE], DIFFERENT)
+        each[slices[0]] = np.where(touched, answer, each[slices[0]])
     return out
 
 
 def certainty(codes: Codes) -> npt.NDArray[np.float32]:
-    """Targets as affinities, for grouping the cues themselves: SAME and LIKELY 1, DIFFERENT 0, UNKNOWN a half."""
-    return np.where(codes == UNKNOWN, 0.5, codes > 0).astype(np.float32)
+    """Targets as affinities, for grouping the cues themselves: SAME and LIKELY 1, UNKNOWN a half, the others 0."""
+    joined = (codes == SAME) | (codes == LIKELY)
+    return np.asarray(np.where(codes == UNKNOWN, 0.5, joined), np.float32)

@@ -62,8 +62,8 @@ class OALConfig(MethodConfig):
     """Foreground is what is more probable than this."""
     stride: int = pydantic.Field(default=1, ge=1)
     """Only pairs that begin on every so many cells forbid: faster."""
-    min_area: int = pydantic.Field(default=32, ge=1)
-    """Smaller instances are dropped, in pixels."""
+    min_area: int = pydantic.Field(default=48, ge=1)
+    """Smaller segments go to their neighbours, or are dropped where they have none; in pixels."""
     flips: bool = True
     """Average over mirror images."""
     training: TrainingConfig = TrainingConfig(
@@ -228,7 +228,7 @@ class OAL(Method):
         return lines
 
     def _measure(self, dataset: Dataset) -> dict[str, Any]:
-        learn = self.config.learn
+        learn: str = self.config.learn
         if learn == "auto":
             learn = _best(dataset, self.config.frames)
         facts: dict[str, Any] = {"learned": learn, "offsets": [list(offset) for offset in OFFSETS], "kind": "frames"}
@@ -269,7 +269,9 @@ class OAL(Method):
 
     def _recipe(self, kind: str) -> CrowdingRecipe:
         """What finds the usual size of objects and crowds scenes, as in ``siseg``."""
-        settings = CrowdingConfig(diameter=self.config.diameter, window=256 if kind == "scene" else 128)
+        settings = CrowdingConfig(
+            diameter=self.config.diameter, window=max(min(self.config.crop), 64) if kind == "scene" else 128
+        )
         return CrowdingRecipe(settings, self.config.backbone, pretrained=False)
 
     def _picture(self, sample: Sample) -> tuple[npt.NDArray[np.uint8], float]:
@@ -305,7 +307,7 @@ def predict(
                 slice(rows.start - top // 4, rows.stop - top // 4),
                 slice(columns.start - left // 4, columns.stop - left // 4),
             )
-            affinity[:, rows, columns] = said.affinity[(slice(None), *here)].cpu().numpy()
+            affinity[:, rows, columns] = said.affinity[:, here[0], here[1]].cpu().numpy()
             foreground[rows, columns] = said.foreground[here].cpu().numpy()
     return affinity, foreground
 

@@ -168,7 +168,7 @@ class PairExamples:
         image[:] = seen.mean(axis=(0, 1))
         image[: seen.shape[0], : seen.shape[1]] = seen
         there = (slice(y // STRIDE, y // STRIDE + cells[0]), slice(x // STRIDE, x // STRIDE + cells[1]))
-        codes = _padded(frame.codes[(slice(None), *there)], (len(self.offsets), *cells), SILENT)
+        codes = _padded(frame.codes[:, there[0], there[1]], (len(self.offsets), *cells), SILENT)
         for each, offset in zip(codes, self.offsets, strict=True):  # pairs that leave the crop cannot be seen
             inside = np.zeros(cells, bool)
             slices = pair_slices(offset, cells)
@@ -200,7 +200,7 @@ class PairExamples:
             return scene
         cells = _cells(new)
         foreground = np.where(cells > 0, FOREGROUND, scene.foreground).astype(np.uint8)
-        return Scene(canvas.image, overlaid(scene.codes, cells, self.offsets), foreground)
+        return Scene(canvas.image, overlaid(scene.codes, cells, scene.foreground, self.offsets), foreground)
 
     def _donor(self, area: float, rng: np.random.Generator) -> Donor | None:
         """A solitary object of a random frame, brought to about an area of pixels."""

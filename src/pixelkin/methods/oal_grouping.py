@@ -11,14 +11,14 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pixelkin.data import Instances
-from pixelkin.data.components import Components
+from pixelkin.data.components import Components, class_components
 from pixelkin.data.lattice import Offset
 from pixelkin.grouping.cells import cells_to_pixels
 from pixelkin.grouping.partition import partition
 from pixelkin.models.center_fields import STRIDE
 
 USUAL_SIDE = 32.0
-"""The side, in pixels, of the square at which the size of an instance halves its confidence."""
+"""The side, in pixels, of the square at which the size of an instance takes a quarter of its confidence."""
 
 Labels = npt.NDArray[np.int32]
 
@@ -35,7 +35,7 @@ def group_freely(
     stride: int,
     source: str,
 ) -> Instances:
-    """The segments of the foreground, all of class 1.
+    """The segments of the foreground, all of class 1; crumbs go to their neighbours.
 
     Args:
         affinity: (C, h, w) probabilities on cells of 4 pixels of the zoomed image.
@@ -51,10 +51,13 @@ def group_freely(
     seen = zoomed(size, zoom)
     found = partition(affinity, np.array(offsets), foreground > threshold, stride=stride)
     scale = cv2.resize(_covering(foreground), None, fx=STRIDE, fy=STRIDE, interpolation=cv2.INTER_LINEAR)
-    smooth = scale[STRIDE : STRIDE + seen[0], STRIDE : STRIDE + seen[1]]
-    pixels = resized_labels(cells_to_pixels(found.labels, smooth > threshold, STRIDE, most=1.5), size)
+    inside = scale[STRIDE : STRIDE + seen[0], STRIDE : STRIDE + seen[1]] > threshold
+    pixels = resized_labels(cells_to_pixels(found.labels, inside, STRIDE, most=1.5), size)
+    parts = class_components(resized_labels(inside.astype(np.int32), size))
+    divided, owners, _ = _within(pixels, parts, min_area)
     worth = found.scores * _means(found.labels, foreground, len(found.scores))
-    return _instances(pixels, worth, np.ones(len(worth), np.int64), min_area, source)
+    worth = np.append(0.0, worth)[owners]  # 0: foreground so thin that no cell saw it
+    return _instances(divided, worth, np.ones(len(worth), np.int64), min_area, source)
 
 
 def group_within(
@@ -154,5 +157,5 @@ def _instances(
     renumber = np.zeros(len(worth) + 1, np.int32)
     renumber[kept + 1] = np.arange(1, len(kept) + 1)
     sides = np.array([math.sqrt(area) for area in areas[kept]])
-    scores = np.clip(worth[kept], 0, 1) * sides / (sides + USUAL_SIDE)
+    scores = np.clip(worth[kept], 0, 1) * (1 + sides / (sides + USUAL_SIDE)) / 2
     return Instances.from_label_map(renumber[labels], labels=classes[kept], scores=scores, sources=[source] * len(kept))

@@ -11,11 +11,14 @@ from torch.nn import functional
 from pixelkin.data.lattice import Offset
 from pixelkin.models.affinity import AffinityOutput, embedding_affinity, mirrored
 
-DIFFERENT, SAME, LIKELY = 0, 1, 2
+DIFFERENT, SAME, LIKELY, OUTSIDE = 0, 1, 2, 3
 """Codes of pairs, as :mod:`pixelkin.cues.pair_targets` writes them; every other value teaches nothing."""
 
 LEAST_BELIEF = 0.1
 """A pair that is only likely one object counts this much at least."""
+
+BORDER = 0.25
+"""How much the pairs of an object and the background weigh against the pairs of two objects."""
 
 
 def affinity_loss(
@@ -23,14 +26,15 @@ def affinity_loss(
 ) -> dict[str, Tensor]:
     """Balanced cross-entropy and Dice on the boundary, offset by offset, and cross-entropy of the foreground.
 
-    In each channel, the pairs that are one object weigh as much together as those that are not, and Dice is on
-    1 - affinity, of which there is little. A pair that is only likely one object weighs as much as the network believes
-    it: two parked cars that touch are one piece to every cue, and the network, taught on cars that moved, may know
-    better.
+    In each channel, the pairs that are one object weigh as much together as those of two objects, and those of an
+    object and the background a quarter of it: there are many, and the foreground says the same. Dice is on 1 - affinity
+    of the pairs within the foreground, of which there is little. A pair that is only likely one object weighs as much
+    as the network believes it: two parked cars that touch are one piece to every cue, and the network, taught on cars
+    that moved, may know better.
 
     Args:
         said: logits of a batch.
-        codes: (B, C, h, w) DIFFERENT, SAME, LIKELY, or anything else for unknown.
+        codes: (B, C, h, w) DIFFERENT, SAME, LIKELY, OUTSIDE, or anything else for unknown.
         foreground: (B, h, w) 0, 1, or anything else for unknown.
         offsets: of the channels.
         doubt: whether likely pairs may be disbelieved.
@@ -63,14 +67,16 @@ def _pair_loss(logits: Tensor, codes: Tensor, *, doubt: bool) -> tuple[Tensor, T
     found = logits.sigmoid()
     belief = found.detach().clamp(min=LEAST_BELIEF) if doubt else torch.ones_like(found)
     weight = (codes == SAME) + (codes == LIKELY) * belief
-    apart = (codes == DIFFERENT).float()
-    entropy = functional.binary_cross_entropy_with_logits(logits, (codes != DIFFERENT).float(), reduction="none")
+    apart, outside = (codes == DIFFERENT).float(), (codes == OUTSIDE).float()
+    wanted = ((codes == SAME) | (codes == LIKELY)).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     axes = (0, 2, 3)
-    joined = (entropy * weight).sum(axes) / weight.sum(axes).clamp(min=1)
-    parted = (entropy * apart).sum(axes) / apart.sum(axes).clamp(min=1)
+    joined, parted, border = (
+        (entropy * each).sum(axes) / each.sum(axes).clamp(min=1) for each in (weight, apart, outside)
+    )
     break_ = (1 - found) * (weight + apart)
     dice = 1 - (2 * (break_ * apart).sum(axes) + 1) / (break_.square().sum(axes) + apart.sum(axes) + 1)
-    return ((joined + parted) / 2).mean(), dice.mean()
+    return ((joined + parted + BORDER * border) / (2 + BORDER)).mean(), dice.mean()
 
 
 def _balanced(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
