@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelkin.cues.geometry import find_ground, inverse_of, jumps
-from pixelkin.cues.pair_targets import DIFFERENT, OFFSETS, OUTSIDE, UNKNOWN, certainty
+from pixelkin.cues.pair_targets import DIFFERENT, OFFSETS, OUTSIDE, UNKNOWN
 from pixelkin.data import Camera, Dataset, Instances, Sample
 from pixelkin.data.synthetic import render_clip
 from pixelkin.grouping.cells import cells_to_pixels
@@ -102,7 +102,7 @@ def cue_pictures(looks: Looks, frames: Frames) -> dict[str, RGB]:
     pictures["9 cells to the left: same, unknown, different"] = _grey(
         np.select([(wide == DIFFERENT) | (wide == OUTSIDE), wide == UNKNOWN], [0.0, 0.5], 1.0)
     )
-    found = partition(certainty(codes), np.array(OFFSETS), looks.cues.foreground == 1, min_area=8)
+    found = partition(frames.certainty(codes, looks.cues), np.array(OFFSETS), looks.cues.foreground == 1, min_area=8)
     pixels = cells_to_pixels(found.labels, looks.foreground == 1, 4, most=1.5)
     pictures["partition of the cues"] = overlay(looks.image, Instances.from_label_map(pixels))
     return pictures

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelkin.cues.pair_targets import OFFSETS, certainty
+from pixelkin.cues.pair_targets import OFFSETS
 from pixelkin.data import Dataset, Instances
 from pixelkin.data.synthetic import clip_dataset, render_clip
 from pixelkin.data.synthetic.sensing import noisy_depth
@@ -119,7 +119,7 @@ def of_cues(frames: Dataset) -> Instances:
     source = Frames(frames, OALConfig().frames, OFFSETS)
     looks = source.look(0)
     codes = source.targets(looks.cues)
-    labels, _ = mutex_watershed(certainty(codes), np.array(OFFSETS), looks.cues.foreground == 1)
+    labels, _ = mutex_watershed(source.certainty(codes, looks.cues), np.array(OFFSETS), looks.cues.foreground == 1)
     pixels = cells_to_pixels(labels, looks.foreground == 1, 4, most=1.5)
     areas = np.bincount(pixels.ravel())
     pixels[areas[pixels] < 32] = 0

@@ -55,6 +55,9 @@ def slow_targets(cues: Cues, offsets):
                 one_piece = all(gap <= DEPTH_LIMITS.same for gap in gaps)
                 broken = steps is not None and any(gap > DEPTH_LIMITS.different for gap in gaps)
                 change = np.nan if cues.motion is None else np.hypot(*(cues.motion[:, y, x] - cues.motion[:, v, u]))
+                if steps is not None:
+                    ends = cues.inverse[y, x], cues.inverse[v, u]
+                    broken = broken and abs(ends[0] - ends[1]) / (sum(ends) / 2) > DEPTH_LIMITS.different
                 if broken or change > MOTION_LIMITS.different:
                     out[c, y, x] = DIFFERENT
                 elif one_piece and (change <= MOTION_LIMITS.same or (np.isnan(change) and steps is not None)):
@@ -131,9 +134,23 @@ def test_what_is_laid_over_is_known():
 
 
 def test_as_affinities():
-    assert certainty(np.array([[[DIFFERENT, SAME, LIKELY, UNKNOWN, OUTSIDE]]], np.uint8)).tolist() == [
-        [[0, 1, 1, 0.5, 0]]
-    ]
+    codes = np.array([[[DIFFERENT, OUTSIDE, UNKNOWN, LIKELY, SAME]]], np.uint8)
+    found = certainty(codes, [(0, -1)])[0, 0]
+    assert found[0] == found[1] == 0
+    assert found[2] == 0.5
+    assert found[2] < found[3] < found[4] < 1  # what forbids goes first
+    joined = np.full((1, 1, 5), LIKELY, np.uint8)
+    graded = certainty(joined, [(0, -1)], inverse=np.array([[0.1, 0.1, 0.1, 0.102, 0.102]], np.float32))[0, 0]
+    assert graded[3] < graded[2] == graded[1]
+
+
+def test_what_stands_before_an_object_does_not_part_it():
+    foreground = np.full((1, 9), FOREGROUND, np.uint8)
+    inverse = np.full((1, 9), 0.1, np.float32)
+    inverse[0, 4] = 0.2
+    found = geometric_targets(Cues(foreground, inverse), ((0, -1), (0, -3)))
+    assert found[0, 0, 4] == found[0, 0, 5] == DIFFERENT
+    assert found[1, 0, 6] == UNKNOWN  # a post before a wall: the wall may go on behind it
     assert len(OFFSETS) == 10
 
 

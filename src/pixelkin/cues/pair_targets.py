@@ -68,10 +68,11 @@ def geometric_targets(
 ) -> Codes:
     """What depth and motion say of every pair.
 
-    OUTSIDE where one is foreground and the other background. DIFFERENT where both are foreground and depth breaks off
-    on the way between them, or they do not move alike. SAME where they move, alike, and the way between them is known
-    to be one piece (without depth: foreground all along). LIKELY where it is one piece by depth, but they do not move
-    or nobody saw whether they do. Pairs within the background, and all others, are UNKNOWN.
+    OUTSIDE where one is foreground and the other background. DIFFERENT where both are foreground and their depths
+    differ with a break on the way, or they do not move alike; a break alone may be something that stands before one
+    object. SAME where they move, alike, and the way between them is known to be one piece (without depth: foreground
+    all along). LIKELY where it is one piece by depth, but they do not move or nobody saw whether they do. Pairs within
+    the background, and all others, are UNKNOWN.
 
     Returns:
         (C, h, w) uint8 of DIFFERENT, SAME, LIKELY, OUTSIDE, UNKNOWN.
@@ -95,7 +96,10 @@ def geometric_targets(
         together = both & known
         if gaps is not None:
             together &= largest <= depth.same
-            apart |= both & (largest > depth.different)
+            first, second = (cues.inverse[part] for part in slices)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ends = np.abs(first - second) / ((first + second) / 2)
+            apart |= both & (largest > depth.different) & (ends > depth.different)
         moving = np.zeros_like(both)
         if cues.motion is not None:
             first, second = (cues.motion[:, part[0], part[1]] for part in slices)
@@ -163,7 +167,29 @@ def overlaid(codes: Codes, objects: npt.NDArray[Any], foreground: Codes, offsets
     return out
 
 
-def certainty(codes: Codes) -> npt.NDArray[np.float32]:
-    """Targets as affinities, for grouping the cues themselves: SAME and LIKELY 1, UNKNOWN a half, the others 0."""
-    joined = (codes == SAME) | (codes == LIKELY)
-    return np.asarray(np.where(codes == UNKNOWN, 0.5, joined), np.float32)
+def certainty(
+    codes: Codes,
+    offsets: Sequence[Offset] = OFFSETS,
+    *,
+    inverse: npt.NDArray[np.float32] | None = None,
+    limit: float = DEPTH_LIMITS.same,
+) -> npt.NDArray[np.float32]:
+    """Targets as affinities, for grouping the cues themselves.
+
+    DIFFERENT and OUTSIDE are 0, so that all that forbids is heard before anything joins; UNKNOWN is a half. SAME and
+    LIKELY lie between a half and 1. With inverse depth they are the lower, the more depth breaks off on the way: first
+    smooth surfaces come together, and what would leak through a border comes last.
+
+    Args:
+        codes: (C, h, w).
+        offsets: of the channels.
+        inverse: (h, w) inverse depth that the codes were made from.
+        limit: gap at which nothing is left of the certainty.
+    """
+    out = np.where(codes == UNKNOWN, 0.5, 0).astype(np.float32)
+    steps = None if inverse is None else jumps(inverse)
+    for each, own, offset in zip(out, codes, offsets, strict=True):
+        smooth = 1.0 if steps is None else np.exp(-((path_maximum(steps, offset).largest / (limit / 2)) ** 2))
+        for code, most in ((SAME, 0.45), (LIKELY, 0.4)):
+            each[own == code] = (0.5 + most * np.broadcast_to(smooth, each.shape))[own == code]
+    return out

@@ -183,11 +183,15 @@ class Frames:
         gap = Limits(config.gap_same, config.gap_different)
         return pair_targets.geometric_targets(cues, self.offsets, depth=gap, motion=Limits(*moved))
 
+    def certainty(self, codes: Codes, cues: Cues) -> Map:
+        """The (C, h, w) affinities of the cues alone."""
+        return pair_targets.certainty(codes, self.offsets, inverse=cues.inverse, limit=self.config.gap_same)
+
     def _make(self, i: int) -> Frame:
         looks = self.look(i)
         codes = self.targets(looks.cues)
         inside = looks.cues.foreground == geometry.FOREGROUND
-        objects, _ = mutex_watershed(pair_targets.certainty(codes), np.array(self.offsets), inside)
+        objects, _ = mutex_watershed(self.certainty(codes, looks.cues), np.array(self.offsets), inside)
         mask = looks.foreground == geometry.FOREGROUND
         return Frame(looks.image, codes, looks.cues.foreground, objects, mask, solitary(objects))
 
