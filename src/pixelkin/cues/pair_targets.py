@@ -94,7 +94,7 @@ def geometric_targets(
         way = path_maximum(whole if gaps is None else gaps, offset)
         largest, known = way.largest[slices[0]], way.known[slices[0]]
         together = both & known
-        if gaps is not None:
+        if cues.inverse is not None:
             together &= largest <= depth.same
             first, second = (cues.inverse[part] for part in slices)
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -154,7 +154,7 @@ def overlaid(codes: Codes, objects: npt.NDArray[Any], foreground: Codes, offsets
         (C, h, w): pairs within one such object are SAME, pairs with one end in it OUTSIDE or DIFFERENT, others as
         before.
     """
-    out = codes.copy()
+    out = np.array(codes, np.uint8)
     for each, offset in zip(out, offsets, strict=True):
         slices = pair_slices(offset, (objects.shape[0], objects.shape[1]))
         if slices is None:
