@@ -100,7 +100,7 @@ def test_another_call_into_the_same_run(
         (["--set", "min_area"], "write --set key=value"),
         (["--set", "min_area=tiny"], "min_area=tiny"),
         (["--method", "componets"], "did you mean 'components'"),
-        (["--method", "oal"], "this version has siseg"),
+        (["--method", "xyz"], "this version has siseg"),
         (["--predict-tags"], "components predicts no tags: leave --predict-tags out"),
         (["--budget", "soon"], "budget 'soon'"),
         (["--backbone", "resnet18"], "has no backbone"),
