@@ -17,6 +17,7 @@ FLOORS = {
     "formats": 1,
     "metrics": 1,
     "viz": 1,
+    "warping": 1,
     "cues": 2,
     "models": 2,
     "grouping": 2,

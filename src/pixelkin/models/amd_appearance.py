@@ -1,0 +1,92 @@
+"""The appearance pathway of AMD: one frame to soft regions.
+
+The Emergence of Objectness (Liu, Wu, Yu, Lin, NeurIPS 2021), section 3, in the form of its released configuration.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pixelkin.models.backbone import Backbone, build_backbone
+
+
+class AppearancePathway(nn.Module):
+    """A backbone and a small fully convolutional head: each cell of the grid to one of a few regions, softly.
+
+    Args:
+        backbone: name for :func:`pixelkin.models.backbone.build_backbone`; ``resnet50`` as published.
+        regions: how many; below 4, training was reported as unstable.
+        output_stride: image pixels per cell, 8, 16 or 32.
+        head_channels: width of the head.
+        head_dilation: of its two 3 x 3 convolutions.
+        dropout: share of the head's channels left out in training.
+        pretrained: whether the backbone has its weights; random ones as published.
+
+    Raises:
+        BackboneError: a backbone that cannot be built so.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        *,
+        regions: int = 5,
+        output_stride: int = 8,
+        head_channels: int = 256,
+        head_dilation: int = 6,
+        dropout: float = 0.1,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.regions = regions
+        self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
+        if not pretrained:
+            _dilate_last_stage_only(self.backbone)
+        self.head = nn.Sequential(
+            *_block(self.backbone.channels[-1], head_channels, head_dilation),
+            *_block(head_channels, head_channels, head_dilation),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(head_channels, regions, 1),
+        )
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per cell."""
+        return self.backbone.strides[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in 0..1 to (B, regions, ceil(H / stride), ceil(W / stride)) logits."""
+        return self.look(image)[0]
+
+    def look(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits as :meth:`forward` gives them, and the backbone's last map, (B, C, h, w), they are made from."""
+        features = self.backbone(self.backbone.normalise(image))[-1]
+        return cast("Tensor", self.head(features)), features
+
+
+def _block(inside: int, outside: int, dilation: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(inside, outside, 3, padding=dilation, dilation=dilation, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution, nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
+
+
+def _dilate_last_stage_only(backbone: Backbone) -> None:
+    """Give a ResNet of stride 8 the published dilations, 1 in the third stage and 2 in all of the fourth.
+
+    timm keeps the reach of the pretrained weights instead (2 and 4), which mean nothing to random ones.
+    """
+    stages = [getattr(backbone.body, name, None) for name in ("layer3", "layer4")]
+    if backbone.strides[-1] != 8 or not all(isinstance(stage, nn.Module) for stage in stages):
+        return
+    for stage, dilation in zip(stages, (1, 2), strict=True):
+        for module in cast("nn.Module", stage).modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.dilation = module.padding = (dilation, dilation)
+
+
+def soft_regions(logits: Tensor) -> Tensor:
+    """(B, regions, h, w) logits to shares that sum to 1 in every cell."""
+    return torch.softmax(logits, dim=1)
