@@ -307,7 +307,7 @@ def _learns_from_video(method: str) -> bool:
 
 
 def _open(source: Source, flags: dict[str, Any], limit: int | None, *, frames: bool) -> tuple[Dataset, dict[str, Any]]:
-    """The dataset, and the inputs as they go on record."""
+    """The dataset, a folder of images as clips where ``frames``, and the inputs as they go on record."""
     paths = {key: value if value in (None, "xml") else Path(str(value)) for key, value in flags.items()}
     dataset = open_dataset(source, **flags, limit=limit, frames=frames)
     return dataset, {"source": Path(source), **paths, "limit": limit}

@@ -199,7 +199,7 @@ def test_missing_labels_name_the_flag(learner: Learner) -> None:
 def test_unknown_methods_name_the_nearest() -> None:
     with pytest.raises(UnknownMethodError, match="did you mean 'siseg'"):
         get_method("sisge")
-    with pytest.raises(UnknownMethodError, match="this version has siseg, irnet, bestie"):
+    with pytest.raises(UnknownMethodError, match="this version has siseg, irnet, bestie, amd, oal, components"):
         get_method("xyz")
 
 
@@ -214,6 +214,8 @@ def test_auto_takes_a_recipe_for_the_labels_there_are() -> None:
     assert choose_method(Dataset([clicked.replace(points=None)]))[0] == "irnet"
     assert choose_method(Dataset([clicked.replace(semantic=scene())]))[0] == "bestie"
     assert choose_method(Dataset([clicked.replace(semantic=scene(), points=None)]))[0] == "siseg"
+    assert choose_method(Dataset([clicked.replace(points=None, clip="x", frame=0)]))[0] == "irnet"
+    assert choose_method(Dataset([sample("a", None).replace(clip="x", frame=0)]))[0] == "amd"
 
 
 @pytest.mark.parametrize("info", list_methods(), ids=lambda info: info.name)

@@ -54,6 +54,13 @@ METHODS: dict[str, MethodInfo] = {
             " Transfer and Self-Refinement, arXiv 2109.09477",
         ),
         MethodInfo(
+            "amd",
+            "pixelkin.methods.amd:AMD",
+            "learns from raw video what moves by itself, and finds it in still images",
+            ("clip",),
+            "The Emergence of Objectness: Learning Zero-Shot Segmentation from Videos, NeurIPS 2021",
+        ),
+        MethodInfo(
             "oal",
             "pixelkin.methods.oal:OAL",
             "learns which pixels are one object from depth and motion, or from masks",
@@ -119,7 +126,8 @@ def choose_method(dataset: Dataset) -> tuple[str, str]:
         ValueError: no method of this version learns from these labels.
     """
     kinds = {kind for info in METHODS.values() for kind in info.supervision} - {"instances"}  # asked for by name
-    for kind in sorted(kinds, key=lambda kind: (kind != "points", kind != "semantic", kind)):  # measured best, first
+    # Measured best, first; that frames belong to clips is no label, so it comes last.
+    for kind in sorted(kinds, key=lambda kind: (kind != "points", kind != "semantic", kind == "clip", kind)):
         for info in (info for info in METHODS.values() if kind in info.supervision):
             count = sum(sample.has(kind) for sample in dataset)
             if count and not info.baseline and not info.student:

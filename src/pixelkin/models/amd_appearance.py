@@ -24,6 +24,8 @@ class AppearancePathway(nn.Module):
         head_dilation: of its two 3 x 3 convolutions.
         dropout: share of the head's channels left out in training.
         pretrained: whether the backbone has its weights; random ones as published.
+        own_dilations: whether a ResNet of stride 8 keeps timm's dilations, 2 and 4 in its last two stages, with which
+            pretrained weights reach as far as they did; otherwise it has the published ones, 1 and 2.
 
     Raises:
         BackboneError: a backbone that cannot be built so.
@@ -39,11 +41,12 @@ class AppearancePathway(nn.Module):
         head_dilation: int = 6,
         dropout: float = 0.1,
         pretrained: bool = False,
+        own_dilations: bool = False,
     ) -> None:
         super().__init__()
         self.regions = regions
         self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
-        if not pretrained:
+        if not own_dilations:
             _dilate_last_stage_only(self.backbone)
         self.head = nn.Sequential(
             *_block(self.backbone.channels[-1], head_channels, head_dilation),
@@ -74,10 +77,7 @@ def _block(inside: int, outside: int, dilation: int) -> tuple[nn.Module, ...]:
 
 
 def _dilate_last_stage_only(backbone: Backbone) -> None:
-    """Give a ResNet of stride 8 the published dilations, 1 in the third stage and 2 in all of the fourth.
-
-    timm keeps the reach of the pretrained weights instead (2 and 4), which mean nothing to random ones.
-    """
+    """Give a ResNet of stride 8 the published dilations, 1 in the third stage and 2 in all of the fourth."""
     stages = [getattr(backbone.body, name, None) for name in ("layer3", "layer4")]
     if backbone.strides[-1] != 8 or not all(isinstance(stage, nn.Module) for stage in stages):
         return

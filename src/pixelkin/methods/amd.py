@@ -1,0 +1,169 @@
+"""AMD: objects from raw video, without a label of any kind (Liu, Wu, Yu, Lin, NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelkin.data import Dataset, Instances, Sample
+from pixelkin.methods.amd_config import AMDConfig
+from pixelkin.methods.amd_examples import PairExamples
+from pixelkin.methods.amd_regions import PairLoss, build_network, choose, look, objects_of, segment_flow
+from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
+from pixelkin.training.budget import Budget
+from pixelkin.training.loop import train
+from pixelkin.viz import flow_wheel, heatmap, semantic_picture
+
+if TYPE_CHECKING:
+    import torch
+
+    from pixelkin.models.amd import AMDNetwork
+
+REGIONS, FLOW = "regions", "flow"
+
+NO_MODEL = "amd has no model yet: call fit or load first"
+
+
+class AMD(Method):
+    """What moves as one is one.
+
+    A network divides single frames into a few regions; a second one gives each region one motion between two frames.
+    The only teacher is how well these motions make either frame out of the other. One of the regions comes to be what
+    moves by itself, and is then found in still images too. Which one, the fit finds without labels.
+    """
+
+    name: ClassVar[str] = "amd"
+    summary: ClassVar[str] = "learns from raw video what moves by itself, and finds it in still images"
+    supervision: ClassVar[tuple[str, ...]] = ("clip",)
+    paper: ClassVar[str] = "The Emergence of Objectness: Learning Zero-Shot Segmentation from Videos, NeurIPS 2021"
+    config_class = AMDConfig
+    config: AMDConfig
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        super().__init__(config)
+        self.network: AMDNetwork | None = None
+
+    def fit(
+        self, dataset: Dataset, *, out: Path, budget: Budget | None = None, device: str = "auto", seed: int = 0
+    ) -> None:
+        """Train both pathways on pairs of frames, then choose the object's region; see :meth:`Method.fit`.
+
+        Raises:
+            ValueError: no clip, or none with two frames of one size in a row.
+        """
+        import torch
+
+        self.check(dataset)
+        config, self.device = self.config, resolve_device(device)
+        frames = dataset.with_label("clip")
+        examples = PairExamples(config, frames)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build_network(config, pretrained=config.pretrained)
+        report = train(
+            network,
+            examples,
+            PairLoss(config),
+            config.training.model_copy(update={"seed": seed}),
+            out=Path(out) / "pathways",
+            budget=budget,
+            device=self.device,
+            identity={
+                "config": config.model_dump(
+                    mode="json",
+                    exclude={"training", "region", "choose_by", "choose_on", "threshold", "min_area"},
+                ),
+                "name": dataset.name,
+                "pairs": examples.digest(),
+            },
+        )
+        self.network = network
+        choice = choose(network, frames, config)
+        self.facts = {
+            "label": min(self.classes, default=1),
+            "clips": len(examples.clips),
+            "pairs": sum(len(pairs) for pairs in examples.clips),
+            "region": choice.region,
+            "agreement": round(choice.agreement, 3),
+            "ranks": [round(float(rank), 3) for rank in choice.ranks],
+            "training": {"iterations": report.iterations, "seconds": round(report.seconds, 1)},
+        }
+        self.classes = self.classes or {1: "object"}
+
+    @property
+    def region(self) -> int:
+        """The object's region: the one of the settings, else the one that the fit chose.
+
+        Raises:
+            RuntimeError: the method is neither fitted nor loaded.
+        """
+        if self.config.region is not None:
+            return self.config.region
+        if "region" not in self.facts:
+            raise RuntimeError(NO_MODEL)
+        return int(self.facts["region"])
+
+    def fields(self, sample: Sample, following: Sample | None = None) -> Fields:
+        """``regions``: (regions, h, w) shares; with the next frame of the clip also ``flow``, the segment flow to it.
+
+        Args:
+            sample: the image.
+            following: the next frame, of the same size.
+
+        Raises:
+            RuntimeError: the method is neither fitted nor loaded.
+        """
+        if self.network is None:
+            raise RuntimeError(NO_MODEL)
+        image = sample.image
+        shares, _ = look(self.network, image, self.config)
+        stride = float(np.sqrt(image.shape[0] * image.shape[1] / (shares.shape[1] * shares.shape[2])))
+        maps = {REGIONS: Field(shares, stride)}
+        if following is not None:
+            maps[FLOW] = Field(segment_flow(self.network, image, following.image, self.config), stride)
+        return Fields(sample.size, maps)
+
+    def group(self, fields: Fields, sample: Sample) -> Instances:
+        """Connected components of the object's region."""
+        label = int(self.facts.get("label", 1))
+        return objects_of(fields[REGIONS], sample, self.region, self.config, label=label)
+
+    def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
+        """The regions, the share of the object's, and the segment flow where there is one."""
+        shares = fields[REGIONS]
+        shown = {
+            "regions": semantic_picture(shares.argmax(axis=0) + 1),
+            f"region {self.region}": heatmap(shares[self.region], image=sample.image, low=0.0, high=1.0),
+        }
+        if FLOW in fields:
+            shown["segment flow"] = flow_wheel(fields[FLOW])
+        return shown
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights of both pathways; the motion pathway is needed to adapt to a clip."""
+        return {} if self.network is None else dict(self.network.state_dict())
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take up saved weights; no pretrained ones are looked for."""
+        network = build_network(self.config, pretrained=False)
+        network.load_state_dict(tensors)
+        self.network = network.to(resolve_device(self.device)).eval()
+
+    def card(self) -> dict[str, str]:
+        """What it learned from, which region is the object and how sure that is, and the backbone."""
+        facts: dict[str, Any] = self.facts
+        lines = {
+            "Clips": f"{facts.get('clips', 0)}, {facts.get('pairs', 0)} pairs of frames",
+            "Object": f"region {facts.get('region')} of {self.config.regions},"
+            f" chosen without labels; {100 * facts.get('agreement', 0):.0f} % of the frames agree",
+            "Backbone": f"{self.config.backbone}, from {'its' if self.config.pretrained else 'random'} weights",
+        }
+        if self.network is not None and self.config.pretrained:
+            lines["Backbone licence"] = self.network.appearance.backbone.licence
+        if "training" in facts:
+            spent = facts["training"]
+            lines["Training"] = f"{spent['iterations']} iterations, {spent['seconds']} s on {self.device}"
+        return lines
