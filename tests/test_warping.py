@@ -26,6 +26,13 @@ def test_whole_steps_shift_rows_by_dy_and_columns_by_dx(dy, dx):
     torch.testing.assert_close(warp(values, constant(dy, dx, (9, 13))), values[..., rows[:, None], columns])
 
 
+def test_halves_are_moved_as_exactly_as_floats():
+    values = (torch.arange(600) % 100).bfloat16().view(1, 1, 1, 600)
+    moved = warp(values, constant(0, 1, (1, 600), dtype=torch.float32))
+    assert moved.dtype == torch.bfloat16
+    torch.testing.assert_close(moved[..., :-1], values[..., 1:], rtol=0, atol=0.01)
+
+
 def test_a_ramp_moves_by_fractions():
     rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(20.0), indexing="ij")
     ramp = torch.stack([rows, columns])[None].double()

@@ -11,7 +11,7 @@ def warp(values: Tensor, flow: Tensor) -> Tensor:
 
     Args:
         values: (B, C, H, W).
-        flow: (B, 2, H, W), (dy, dx) in pixels of this grid.
+        flow: (B, 2, H, W), (dy, dx) in pixels of this grid, in a type that tells its pixels apart: float32 or more.
 
     Returns:
         (B, C, H, W); at zero flow the values themselves, up to the rounding of coordinates.
@@ -20,7 +20,8 @@ def warp(values: Tensor, flow: Tensor) -> Tensor:
     height, width = values.shape[-2:]
     # grid_sample wants x before y, and -1 and 1 at the centres of the outermost pixels.
     grid = torch.stack([_unit(goal[:, 1], width), _unit(goal[:, 0], height)], dim=-1)
-    return nn.functional.grid_sample(values, grid.to(values), padding_mode="border", align_corners=True)
+    moved = nn.functional.grid_sample(values.to(grid.dtype), grid, padding_mode="border", align_corners=True)
+    return moved.to(values.dtype)
 
 
 def arrivals(flow: Tensor) -> Tensor:

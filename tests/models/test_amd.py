@@ -131,6 +131,15 @@ def test_a_flow_is_made_of_the_regions_of_the_frame_it_is_said_to_be(mask_of):
     assert same == ([True, False] if mask_of == "target" else [False, True])
 
 
+def test_flow_keeps_its_precision_where_features_do_not(motion):
+    with torch.autocast("cpu", torch.bfloat16):
+        there = motion(frames(0), frames(1), shares(0), shares(1)).forward
+    full = motion(frames(0), frames(1), shares(0), shares(1)).forward
+    assert there.vectors.dtype == torch.float32
+    assert there.flows[0].dtype == torch.float32
+    torch.testing.assert_close(there.flows[0], full.flows[0], rtol=0.1, atol=0.1)
+
+
 def test_an_empty_region_does_no_harm(motion):
     empty = torch.zeros(2, 5, 6, 9)
     empty[:, 0] = 1

@@ -113,20 +113,20 @@ class MotionPathway(nn.Module):
         return levels[:0:-1]
 
     def _direction(self, own: Sequence[Tensor], other: Sequence[Tensor], regions: Tensor) -> SegmentFlow:
-        vectors = regions.new_zeros(len(regions), regions.shape[1], 2)
+        vectors = regions.new_zeros(len(regions), regions.shape[1], 2, dtype=torch.float32)
         flow: Tensor | None = None
         flows = []
         for reference, there, reduce in zip(own, other, self.reduce, strict=True):
             size = reference.shape[-2:]
             shares = _resize(regions, size)
             if flow is None:
-                flow = reference.new_zeros(len(reference), 2, *size)
+                flow = vectors.new_zeros(len(reference), 2, *size)
             else:
                 flow, vectors = 2 * _resize(flow, size), 2 * vectors
                 there = warp(there, flow)
             cost = nn.functional.leaky_relu(cost_volume(reference, there, self.search), SLOPE)
             estimate = self.estimator(torch.cat([cost, reduce(reference), flow], dim=1))
-            vectors = vectors + self.decoder(pool(estimate, shares, self.epsilon))
+            vectors = vectors + self.decoder(pool(estimate, shares, self.epsilon)).float()
             flow = compose(vectors, shares)
             flows.append(FINEST * _resize(flow, (FINEST * size[0], FINEST * size[1])))
         return SegmentFlow(tuple(reversed(flows)), FINEST * vectors)
@@ -168,7 +168,8 @@ def pool(values: Tensor, shares: Tensor, epsilon: float = 1e-6) -> Tensor:
 
 def compose(vectors: Tensor, shares: Tensor) -> Tensor:
     """(B, regions, 2) vectors to the (B, 2, h, w) flow of the (B, regions, h, w) regions (equation 5)."""
-    return torch.einsum("bmc,bmhw->bchw", vectors, shares)
+    # No matrix product: autocast would round it to half precision, which cannot tell the pixels of a wide grid apart.
+    return (vectors[..., None, None] * shares[:, :, None]).sum(dim=1)
 
 
 def cost_volume(reference: Tensor, other: Tensor, search: int = 4) -> Tensor:
