@@ -178,7 +178,8 @@ def explain(
 ) -> Explained:
     """The flow that a division into background and object gives, and what of the given one it leaves unexplained.
 
-    Each region has one motion, fitted to its pixels in closed form, through which the gradient passes. With e the
+    Each region has one motion beside the camera's, fitted to its pixels in closed form, through which the gradient
+    passes. With e the
     squared error that a pixel would have in a region, beyond the bounded residual, its cost there is e over the sum of
     both and of the noise, which teaches nothing itself. So 0.5 is what a pixel costs that neither explains, wherever it
     is counted, and a pixel that one region explains and the other does not costs 0 there and 1 here, however slow.
@@ -193,24 +194,26 @@ def explain(
     """
     size = (flow.shape[-2], flow.shape[-1])
     still, moved = (motion_basis(size, order, like=flow) for order in (config.camera_order, config.object_order))
+    common = motion_flow(camera.motion, still)
     noise = camera.noise[:, None, None]
     tolerance = (config.tolerance * noise).square()
 
-    def error(motion: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-        made = motion_flow(motion, basis)
+    def error(weight: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+        # Apart from the camera's motion: a region of few pixels is drawn to that and not to rest.
+        made = common + motion_flow(fit_motion(flow - common, weight, basis, ridge=config.ridge), basis)
         squared = (flow - made).square().sum(dim=1)
         if not config.bound:
             return made, squared
         return made, ((squared + 1e-12).sqrt() - config.bound * noise).clamp(min=0).square()
 
-    behind, e0 = error(fit_motion(flow, (1 - share) * camera.weight, still, ridge=config.ridge), still)
+    behind, e0 = error((1 - share) * camera.weight, still)
     look = share if guess is None else (1 - trust) * guess + trust * share
-    _, first = error(fit_motion(flow, look, moved, ridge=config.ridge), moved)
+    _, first = error(look, moved)
     with torch.no_grad():
         area = look.sum(dim=(1, 2)).clamp(min=1e-9)
         differs = (e0 * look).sum(dim=(1, 2)) / area
         robust = (1 + first / (tolerance + config.give * differs[:, None, None])) ** -2
-    before, e1 = error(fit_motion(flow, look * robust, moved, ridge=config.ridge), moved)
+    before, e1 = error(look * robust, moved)
     total = (e0 + e1).detach() + tolerance
     cost = ((1 - share) * e0 + share * e1) / total
     made = (1 - share)[:, None] * behind + share[:, None] * before

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 
 from pixelkin.cues.photometric import PhotometricConfig
 from pixelkin.cues.region_choice import Criterion
+from pixelkin.methods.amd_flow_config import FlowConfig
 from pixelkin.methods.base import MethodConfig
 from pixelkin.models.amd_motion import MaskOf
+from pixelkin.models.zoo import DEFAULT_BACKBONE
 from pixelkin.training.config import TrainingConfig
 
 
@@ -19,18 +21,28 @@ def _divisible(value: tuple[int, int]) -> tuple[int, int]:
     return value
 
 
+AUTO = "auto"
+SMALLEST_RESNET = "test_resnet"
+
+
 class AMDConfig(MethodConfig):
     """Settings of :class:`~pixelkin.methods.amd.AMD`; what differs from the paper says so.
 
-    The objective is the published one. The sizes are those of a few minutes on a CPU; :data:`PUBLISHED` has the
+    By default the objective is the published one. The sizes are those of a few minutes on a CPU; :data:`PUBLISHED` has the
     others.
     """
 
-    backbone: str = "test_resnet"
-    """Of the appearance pathway: any that ``pixelkin backbones`` or timm knows; a ResNet-50 as published. This one is
-    timm's smallest ResNet."""
-    pretrained: bool = False
-    """Whether the backbone starts from its weights and not, as published, from random ones."""
+    objective: Literal["photometric", "flow"] = "photometric"
+    """What the regions must explain: the other frame, as published, or the optical flow given between them, as in the
+    successors; the settings of the latter are those of ``flow``, and of the others here it uses the backbone and those
+    of the objects."""
+    flow: FlowConfig = FlowConfig()
+    """Settings of ``objective=flow``."""
+    backbone: str = AUTO
+    """Of the appearance pathway: any that ``pixelkin backbones`` or timm knows; a ResNet-50 as published. ``auto``:
+    timm's smallest ResNet, and for ``objective=flow`` the default backbone with its weights."""
+    pretrained: bool | None = None
+    """Whether the backbone starts from its weights; none: not, as published, but for ``objective=flow``."""
     regions: int = pydantic.Field(default=5, ge=2)
     """Into how many a frame is divided; below 4, training was reported as unstable."""
     head_channels: int = pydantic.Field(default=64, ge=1)
@@ -72,9 +84,22 @@ class AMDConfig(MethodConfig):
             raise ValueError("jitter is the least and the greatest factor, above 0")
         if round(self.short_edge * self.jitter[0]) < self.crop:
             raise ValueError(f"crop={self.crop} does not fit into the short edge: lower it or raise short_edge")
-        if self.region is not None and self.region >= self.regions:
-            raise ValueError(f"region={self.region}, but they are 0 to {self.regions - 1}")
+        regions = 2 if self.objective == "flow" else self.regions
+        if self.region is not None and self.region >= regions:
+            raise ValueError(f"region={self.region}, but they are 0 to {regions - 1}")
         return self
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone, ``auto`` resolved."""
+        if self.backbone != AUTO:
+            return self.backbone
+        return DEFAULT_BACKBONE if self.objective == "flow" else SMALLEST_RESNET
+
+    @property
+    def from_weights(self) -> bool:
+        """Whether the backbone starts from its weights."""
+        return self.objective == "flow" if self.pretrained is None else self.pretrained
 
     @property
     def photometric(self) -> PhotometricConfig:

@@ -45,7 +45,7 @@ class FlowConfig(pydantic.BaseModel):
     """What one costs besides at the frame's border."""
     batch: int = pydantic.Field(default=8, ge=1)
     """Flows of one clip a step."""
-    rate: float = pydantic.Field(default=5e-3, gt=0)
+    rate: float = pydantic.Field(default=2e-2, gt=0)
     """Learning rate of the head, at its highest."""
     decay: float = pydantic.Field(default=1e-2, ge=0)
     """Its decoupled weight decay."""

@@ -28,11 +28,11 @@ Array = npt.NDArray[np.float32]
 def build_network(config: AMDConfig, *, pretrained: bool) -> AMDNetwork:
     """The untrained network; random weights come from torch's global generator."""
     appearance = AppearancePathway(
-        config.backbone,
+        config.backbone_name,
         regions=config.regions,
         head_channels=config.head_channels,
         pretrained=pretrained,
-        own_dilations=config.pretrained,
+        own_dilations=config.from_weights,
     )
     return AMDNetwork(appearance, MotionPathway(mask_of=config.mask_of), config.motion_size)
 
