@@ -200,7 +200,10 @@ def main() -> None:
 
     def plain(masks: Masks) -> dict[str, Any]:
         found = {name: judge(masks, frames) for name, frames in clips.items()}
-        return {"J": {name: j for name, (j, _) in found.items()}, "image_s": float(np.mean([s for _, s in found.values()]))}
+        return {
+            "J": {name: j for name, (j, _) in found.items()},
+            "image_s": float(np.mean([s for _, s in found.values()])),
+        }
 
     measure("centre", lambda: plain(centre))
     measure(f"residual {arguments.long_side}", lambda: plain(partial(residual, config=config.flow)))

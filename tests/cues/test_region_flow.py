@@ -158,5 +158,8 @@ def test_each_example_of_a_batch_is_alone():
     (a, share_a, _), (b, share_b, _) = scene(seed=0), scene(-1, 3, seed=5)
     flow, share = torch.cat([a, b]), torch.cat([share_a, share_b]) * 0.9
     together = explain(flow, share, camera_fit(flow), guess=share, trust=0.5).cost
-    apart = [explain(f, s, camera_fit(f), guess=s, trust=0.5).cost for f, s in zip(flow[:, None], share[:, None])]
+    apart = [
+        explain(f, s, camera_fit(f), guess=s, trust=0.5).cost
+        for f, s in zip(flow[:, None], share[:, None], strict=True)
+    ]
     assert torch.allclose(together, torch.cat(apart), atol=1e-6)

@@ -28,8 +28,8 @@ SMALLEST_RESNET = "test_resnet"
 class AMDConfig(MethodConfig):
     """Settings of :class:`~pixelkin.methods.amd.AMD`; what differs from the paper says so.
 
-    By default the objective is the published one. The sizes are those of a few minutes on a CPU; :data:`PUBLISHED` has the
-    others.
+    By default the objective is the published one. The sizes are those of a few minutes on a CPU; :data:`PUBLISHED` has
+    the others.
     """
 
     objective: Literal["photometric", "flow"] = "photometric"

@@ -23,7 +23,7 @@ from pixelkin.models.multi_scale import to_device
 WARMUP = 10
 """Steps over which the learning rate grows."""
 
-GUESSING, TRUSTING = 0.2, 0.5
+GUESSING, TRUSTING = 0.3, 0.6
 """Up to the first share of its steps a head learns where flow alone sees an object, from the second on it says itself.
 """
 

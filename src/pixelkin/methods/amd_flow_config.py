@@ -51,7 +51,7 @@ class FlowConfig(pydantic.BaseModel):
     """Its decoupled weight decay."""
     common: int = pydantic.Field(default=300, ge=0)
     """Steps of the head for all clips, and so for stills."""
-    adapted: int = pydantic.Field(default=100, ge=0)
+    adapted: int = pydantic.Field(default=150, ge=0)
     """Most steps of the copy for each clip; 0: none, the common head divides all."""
     look_every: int = pydantic.Field(default=20, ge=1)
     """Steps between looks at the flow of frames held out, by which the best weights are kept."""

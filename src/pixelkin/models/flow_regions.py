@@ -1,4 +1,4 @@
-"""One frame to the share of the object: a small head on what a frozen backbone sees, so that a CPU can fit it to a clip."""
+"""One frame to the share of the object: a small head on what a frozen backbone sees, fitted to a clip in seconds."""
 
 from __future__ import annotations
 
