@@ -12,7 +12,7 @@ Rows, from the same frames at the same size:
 * sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd --set objective=flow` makes.
 * photometric: with --photometric, the published objective, trained on the same frames; not adapted.
 
-J is the mean over the frames but the first and the last, in percent; the sequence's masks are read for it alone.
+J is the mean over the frames but the first and the last, or every few of them (--every), in percent; the sequence's masks are read for it alone.
 Results are kept in OUT; the same call again measures only what is missing. Pictures of six frames a sequence with
 --pictures FOLDER: the mask in red, the truth's outline in green.
 """
@@ -85,11 +85,12 @@ def soft_mask(method: AMD, sample: Sample, following: Sample | None) -> Mask:
     return np.asarray(full.argmax(axis=0) == method.region)
 
 
-def judge(masks: Masks, frames: Dataset, pictures: Path | None = None) -> tuple[float, float]:
-    """J in percent over the frames of one sequence, and the seconds that a mask took."""
+def judge(masks: Masks, frames: Dataset, pictures: Path | None = None, *, every: int = 1) -> tuple[float, float]:
+    """J in percent over the frames of one sequence, or every so manieth, and the seconds that a mask took."""
     values, seconds, shown = [], 0.0, []
-    picked = set(np.linspace(1, len(frames) - 2, 6).astype(int).tolist())
-    for number in range(1, len(frames) - 1):
+    judged = range(1, len(frames) - 1, every)
+    picked = {judged[i] for i in np.linspace(0, len(judged) - 1, 6).astype(int)}
+    for number in judged:
         sample, started = frames[number], time.perf_counter()
         mask = masks(sample, frames[number + 1])
         seconds += time.perf_counter() - started
@@ -121,7 +122,7 @@ def rows_of(
     """(name, function that measures it) of the rows of one seed."""
     method = AMD(config)
     budget = None if arguments.budget is None else Budget.parse(arguments.budget)
-    folder = arguments.out / "models" / f"{config.objective}-{arguments.name}-{seed}"
+    folder = arguments.out / "models" / f"{config.objective}-{arguments.name}-{arguments.long_side}-{seed}"
 
     def fitted() -> AMD:
         if method.network is None:
@@ -144,7 +145,9 @@ def rows_of(
             place = None if arguments.pictures is None else arguments.pictures / f"{row}-{seed}"
             scores, times = {}, []
             for name, frames in clips.items():
-                scores[name], seconds = judge(masks(found), frames, None if place is None else place / f"{name}.png")
+                scores[name], seconds = judge(
+                    masks(found), frames, None if place is None else place / f"{name}.png", every=arguments.every
+                )
                 times.append(seconds)
         finally:
             found.config, found.facts["heads"] = before, heads
@@ -166,6 +169,7 @@ def main() -> None:
     parser.add_argument("--sequences", help="comma-separated; default all")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--long-side", type=int, default=384)
+    parser.add_argument("--every", type=int, default=1, help="judge only every so manieth frame")
     parser.add_argument("--budget")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--photometric", action="store_true")
@@ -199,17 +203,18 @@ def main() -> None:
     print(f"{'J in percent':32s}" + "".join(f"{name[:9]:>10s}" for name in (*names, "mean")) + "    s/frame   fit s")
 
     def plain(masks: Masks) -> dict[str, Any]:
-        found = {name: judge(masks, frames) for name, frames in clips.items()}
+        found = {name: judge(masks, frames, every=arguments.every) for name, frames in clips.items()}
         return {
             "J": {name: j for name, (j, _) in found.items()},
             "image_s": float(np.mean([s for _, s in found.values()])),
         }
 
-    measure("centre", lambda: plain(centre))
-    measure(f"residual {arguments.long_side}", lambda: plain(partial(residual, config=config.flow)))
+    judged = f"{arguments.long_side}" + (f" 1/{arguments.every}" if arguments.every > 1 else "")
+    measure(f"centre {judged}", lambda: plain(centre))
+    measure(f"residual {judged}", lambda: plain(partial(residual, config=config.flow)))
     for seed in (int(text) for text in arguments.seeds.split(",")):
         for row, measured in rows_of(config, dataset, clips, arguments, seed):
-            measure(f"{row} {arguments.name} {arguments.long_side} seed {seed}", measured)
+            measure(f"{row} {arguments.name} {judged} seed {seed}", measured)
 
 
 def print_row(key: str, row: dict[str, Any], names: list[str]) -> None:
