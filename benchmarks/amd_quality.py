@@ -12,7 +12,8 @@ Rows, from the same frames at the same size:
 * sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd --set objective=flow` makes.
 * photometric: with --photometric, the published objective, trained on the same frames; not adapted.
 
-J is the mean over the frames but the first and the last, or every few of them (--every), in percent; the sequence's masks are read for it alone.
+J is the mean over the frames but the first and the last, or every few of them (--every), in percent; the sequence's
+masks are read for it alone.
 Results are kept in OUT; the same call again measures only what is missing. Pictures of six frames a sequence with
 --pictures FOLDER: the mask in red, the truth's outline in green.
 """
