@@ -101,7 +101,13 @@ def test_what_cannot_be_learned_from_says_so(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_refused():
-    for settings in ({"crop": "400"}, {"motion_size": "100,128"}, {"region": "5"}, {"jitter": "1,0.5"}):
+    for settings in (
+        {"crop": "400"},
+        {"motion_size": "100,128"},
+        {"region": "5"},
+        {"levels": "4"},
+        {"jitter": "1,0.5"},
+    ):
         with pytest.raises(ConfigError):
             AMDConfig.from_settings(settings)
     assert PUBLISHED.photometric.l1 == pytest.approx(0.15)

@@ -49,6 +49,9 @@ class AMDConfig(MethodConfig):
     """Width of the head of the appearance pathway; published: 256."""
     motion_size: Annotated[tuple[int, int], pydantic.AfterValidator(_divisible)] = (128, 128)
     """(height, width) that frames have in the motion pathway and the loss; published: 384, 640."""
+    levels: int = pydantic.Field(default=5, ge=2, le=6)
+    """Of the motion pathway's pyramid; published: 6, whose coarsest cell is 64 pixels wide. What a coarse level gets
+    wrong is doubled at every finer one, so small frames do better with fewer."""
     mask_of: MaskOf = "target"
     """Whose regions move on a frame's grid: its own, or, as published, those of the frame that is sampled."""
     occlusion: bool = True
@@ -84,6 +87,8 @@ class AMDConfig(MethodConfig):
             raise ValueError("jitter is the least and the greatest factor, above 0")
         if round(self.short_edge * self.jitter[0]) < self.crop:
             raise ValueError(f"crop={self.crop} does not fit into the short edge: lower it or raise short_edge")
+        if not any(self.scales) or any(self.scales[self.levels - 1 :]):
+            raise ValueError(f"scales={self.scales}: give weights to the first {self.levels - 1} alone, one a level")
         regions = 2 if self.objective == "flow" else self.regions
         if self.region is not None and self.region >= regions:
             raise ValueError(f"region={self.region}, but they are 0 to {regions - 1}")
@@ -111,6 +116,7 @@ PUBLISHED = AMDConfig(
     backbone="resnet50",
     head_channels=256,
     motion_size=(384, 640),
+    levels=6,
     mask_of="source",
     short_edge=400,
     crop=384,

@@ -19,7 +19,7 @@ from pixelkin.methods.amd_config import AMDConfig
 from pixelkin.methods.amd_examples import resized
 from pixelkin.models.amd import AMDNetwork, PairOutput
 from pixelkin.models.amd_appearance import AppearancePathway, soft_regions
-from pixelkin.models.amd_motion import MotionPathway, compose
+from pixelkin.models.amd_motion import WIDTHS, MotionPathway, compose
 from pixelkin.models.multi_scale import to_device
 
 Array = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ def build_network(config: AMDConfig, *, pretrained: bool) -> AMDNetwork:
         pretrained=pretrained,
         own_dilations=config.from_weights,
     )
-    return AMDNetwork(appearance, MotionPathway(mask_of=config.mask_of), config.motion_size)
+    return AMDNetwork(appearance, MotionPathway(WIDTHS[: config.levels], mask_of=config.mask_of), config.motion_size)
 
 
 class PairLoss:

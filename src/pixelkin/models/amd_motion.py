@@ -20,6 +20,9 @@ MaskOf = Literal["target", "source"]
 FINEST = 4
 """Pixels of a frame per cell of the finest grid that flow is estimated on."""
 
+WIDTHS = (16, 32, 64, 96, 128, 192)
+"""Channels of the published pyramid, of strides 2 to 64."""
+
 SLOPE = 0.1
 REDUCED = 32
 """Channels that the frame's own features are brought to at every level."""
@@ -62,7 +65,7 @@ class MotionPathway(nn.Module):
 
     def __init__(
         self,
-        widths: Sequence[int] = (16, 32, 64, 96, 128, 192),
+        widths: Sequence[int] = WIDTHS,
         *,
         search: int = 4,
         mask_of: MaskOf = "target",
