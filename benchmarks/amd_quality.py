@@ -8,8 +8,8 @@ Rows, from the same frames at the same size:
 * centre: an ellipse half as wide and high as the frame, whatever is in it.
 * residual: the flow to the next frame less the homography that most of it follows (RANSAC), over the threshold of Otsu.
 * common: the head that learned from all sequences.
-* adapted: a copy of it for each sequence.
 * sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd --set objective=flow` makes.
+* adapted, adapted and sharpened: the same with a copy of the head for each sequence; with flow.adapted above 0.
 * photometric: with --photometric, the published objective, trained on the same frames; not adapted.
 
 J is the mean over the frames but the first and the last, or every few of them (--every), in percent; the sequence's
@@ -140,7 +140,7 @@ def rows_of(
         found = fitted()
         before, heads = found.config, found.facts.get("heads", {})
         found.config = before.model_copy(update={"flow": before.flow.model_copy(update=changes)})
-        if row.startswith("common"):
+        if not row.startswith("adapted"):
             found.facts["heads"] = {}
         try:
             place = None if arguments.pictures is None else arguments.pictures / f"{row}-{seed}"
@@ -156,8 +156,11 @@ def rows_of(
 
     if config.objective == "flow":
         yield "common", lambda: measured(lambda m: partial(soft_mask, m), "common", sharpen=False)
-        yield "adapted", lambda: measured(lambda m: partial(soft_mask, m), "adapted", sharpen=False)
         yield "sharpened", lambda: measured(lambda m: partial(of_method, m), "sharpened", sharpen=True)
+        if config.flow.adapted:
+            yield "adapted", lambda: measured(lambda m: partial(soft_mask, m), "adapted", sharpen=False)
+            sharp = "adapted and sharpened"
+            yield sharp, lambda: measured(lambda m: partial(of_method, m), sharp, sharpen=True)
     else:
         yield "photometric", lambda: measured(lambda m: partial(soft_mask, m), "photometric")
 

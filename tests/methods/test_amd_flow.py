@@ -26,6 +26,7 @@ SMALL = {
     "flow.components": "8",
     "flow.hidden": "8",
     "flow.common": "12",
+    "flow.a_clip": "4",
     "flow.adapted": "12",
     "flow.look_every": "6",
 }

@@ -39,8 +39,8 @@ class AMD(Method):
     fit finds without labels.
 
     As its successors have it (``objective=flow``): background and object each have one motion in closed form, and
-    explain an optical flow that is given. A head on a pretrained backbone learns it from all clips, and a copy of it
-    goes on learning for each clip.
+    explain an optical flow that is given. A head on a pretrained backbone learns it from all clips; a copy of it may go
+    on learning for each clip, of these or later ones.
     """
 
     name: ClassVar[str] = "amd"

@@ -20,6 +20,9 @@ from pixelkin.methods.amd_flow_config import FlowConfig
 from pixelkin.models.flow_regions import FlowRegions, share_of
 from pixelkin.models.multi_scale import to_device
 
+JUDGED = 64
+"""Flows held out that a look goes by, of all clips together, but at least one of each."""
+
 WARMUP = 10
 """Steps over which the learning rate grows."""
 
@@ -108,7 +111,7 @@ def fit_head(
     rng = np.random.default_rng(seed)
     teaching = [torch.nonzero(~clip.held_out)[:, 0] for clip in clips]
     judging = [torch.nonzero(clip.held_out | ~clip.held_out.any())[:, 0] for clip in clips]
-    judging = [flows[:: max(1, len(flows) // 32)] for flows in judging]
+    judging = [flows[:: max(1, len(flows) * len(clips) // JUDGED)] for flows in judging]
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.rate, weight_decay=config.decay)
     best, kept, best_step, worse, made = float("inf"), copy.deepcopy(head.state_dict()), 0, 0, 0
     for step in range(steps):

@@ -50,9 +50,14 @@ class FlowConfig(pydantic.BaseModel):
     decay: float = pydantic.Field(default=1e-2, ge=0)
     """Its decoupled weight decay."""
     common: int = pydantic.Field(default=300, ge=0)
-    """Steps of the head for all clips, and so for stills."""
-    adapted: int = pydantic.Field(default=150, ge=0)
-    """Most steps of the copy for each clip; 0: none, the common head divides all."""
+    """Least steps of the head for all clips, and so for stills."""
+    a_clip: int = pydantic.Field(default=75, ge=0)
+    """Of which so many for each clip, where they are more."""
+    adapted: int = pydantic.Field(default=0, ge=0)
+    """Most steps of a copy for each clip in the fit; 0: none, the common head divides all. Clips of the fit are better
+    off without: alone they teach a head more of what is only their own, such as a near bush that the camera passes."""
+    adapted_later: int = pydantic.Field(default=150, ge=1)
+    """Most steps of a copy for a clip that was not in the fit."""
     look_every: int = pydantic.Field(default=20, ge=1)
     """Steps between looks at the flow of frames held out, by which the best weights are kept."""
     patience: int = pydantic.Field(default=3, ge=1)

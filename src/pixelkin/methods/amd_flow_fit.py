@@ -24,7 +24,8 @@ from pixelkin.training.budget import Budget
 from pixelkin.training.progress import track
 
 PREPARING, COMMON = 0.5, 0.35
-"""Shares of a time budget: preparing clips has so much of the whole, the common head so much of what is then left."""
+"""Shares of a time budget: preparing clips has so much of the whole, the common head so much of what is then left, or
+all of it where no copies follow."""
 
 PREPARED = "clips"
 
@@ -39,7 +40,7 @@ class FlowFit(NamedTuple):
 def fit_flow(
     config: AMDConfig, frames: Dataset, *, out: Path, budget: Budget | None, device: str, seed: int
 ) -> FlowFit:
-    """Fit the common head to all clips, then a copy to each.
+    """Fit the common head to all clips, then, where the settings say so, a copy to each.
 
     What takes long, flow and features, is kept in ``out`` and not computed again when the fit was interrupted.
 
@@ -64,12 +65,13 @@ def fit_flow(
     seconds = None if budget is None else budget.seconds
     clips = _prepared(network, frames, plans, config, out, None if seconds is None else started + PREPARING * seconds)
     left = None if seconds is None else max(seconds - (time.monotonic() - started), 0.05 * seconds)
-    steps = settings.common if budget is None or budget.iterations is None else budget.iterations
+    steps = max(settings.common, settings.a_clip * len(clips)) if settings.common else 0
+    steps = steps if budget is None or budget.iterations is None else budget.iterations
     common = HeadReport(0, 0, 1.0, 0.0)
     if steps:
-        share = None if left is None else COMMON * left
+        share = None if left is None else left * (COMMON if settings.adapted else 1.0)
         common = fit_head(network.head, list(clips.values()), settings, steps=steps, seed=seed, seconds=share)
-    heads = _adapted(network, clips, settings, budget, started, seed)
+    heads = _adapted(network, clips, settings, budget, started, seed, steps=settings.adapted)
     facts = {
         "clips": len(clips),
         "pairs": sum(len(clip.flow) for clip in clips.values()),
@@ -96,7 +98,7 @@ def adapt_flow(
     seconds = None if budget is None else budget.seconds
     until = None if seconds is None else started + PREPARING * seconds
     clips = _prepared(network, frames, _plans(frames, config.flow), config, out, until)
-    return _adapted(network, clips, config.flow, budget, started, seed)
+    return _adapted(network, clips, config.flow, budget, started, seed, steps=config.flow.adapted_later)
 
 
 def given_flow(
@@ -145,8 +147,9 @@ def _adapted(
     budget: Budget | None,
     started: float,
     seed: int,
+    *,
+    steps: int,
 ) -> dict[str, dict[str, Any]]:
-    steps = config.adapted
     if steps and budget is not None and budget.iterations is not None:
         steps = budget.iterations
     heads: dict[str, dict[str, Any]] = {}
