@@ -70,7 +70,7 @@ def dis_flow(first: Image, second: Image) -> Flow:
     _same_size(first, second)
     height, width = first.shape[:2]
     size = max(height, SMALLEST), max(width, SMALLEST)
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(0)
     grey = [_resized(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size) for image in (first, second)]
     xy = search.calc(grey[0], grey[1], None)  # type: ignore[call-overload]

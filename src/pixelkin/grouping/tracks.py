@@ -129,8 +129,8 @@ def _matches(
         for column, mask in enumerate(masks):
             if track.label != labels[column]:
                 continue
-            both = np.count_nonzero(track.mask & mask)
-            overlap[row, column] = both / max(np.count_nonzero(track.mask | mask), 1)
+            either = int(np.count_nonzero(track.mask | mask))
+            overlap[row, column] = int(np.count_nonzero(track.mask & mask)) / max(either, 1)
     overlap[overlap < least] = 0
     rows, columns = linear_sum_assignment(-overlap)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if overlap[r, c] > 0]
