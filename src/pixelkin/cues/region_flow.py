@@ -45,6 +45,10 @@ class RegionFlowConfig:
 
 DEFAULT = RegionFlowConfig()
 
+ANCHOR = 0.05
+"""What pixels that follow the camera weigh at least in the background's motion, whosever they are said to be: otherwise
+background and object could change their roles."""
+
 
 class CameraFit(NamedTuple):
     """The motion that most of a frame follows, robustly.
@@ -206,7 +210,7 @@ def explain(
             return made, squared
         return made, ((squared + 1e-12).sqrt() - config.bound * noise).clamp(min=0).square()
 
-    behind, e0 = error((1 - share) * camera.weight, still)
+    behind, e0 = error((1 - (1 - ANCHOR) * share) * camera.weight, still)
     look = share if guess is None else (1 - trust) * guess + trust * share
     _, first = error(look, moved)
     with torch.no_grad():
