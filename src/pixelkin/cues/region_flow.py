@@ -98,8 +98,9 @@ def motion_basis(size: tuple[int, int], order: int, *, like: Tensor | None = Non
     """
     if order not in (0, 1, 2):
         raise ValueError(f"a motion of order {order}: give 0 (shift), 1 (affine) or 2 (quadratic)")
-    options = {} if like is None else {"dtype": like.dtype, "device": like.device}
-    line = [torch.linspace(-1, 1, n, **options) if n > 1 else torch.zeros(1, **options) for n in size]
+    line = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in size]
+    if like is not None:
+        line = [each.to(like) for each in line]
     y, x = torch.meshgrid(*line, indexing="ij")
     terms = [torch.ones_like(y), y, x, y * y, y * x, x * x]
     return torch.stack(terms[: (1, 3, 6)[order]])
@@ -124,7 +125,8 @@ def fit_motion(flow: Tensor, weight: Tensor, basis: Tensor, *, ridge: float = 1e
     right = (weighted @ flow.flatten(2).transpose(1, 2)).double()
     amount = weight.flatten(1).sum(dim=1).double()[:, None, None]
     eye = torch.eye(len(terms), dtype=torch.float64, device=flow.device)
-    return torch.linalg.solve(normal + (ridge * amount + 1e-8) * eye, right).to(flow.dtype)
+    motion: Tensor = torch.linalg.solve(normal + (ridge * amount + 1e-8) * eye, right)
+    return motion.to(flow.dtype)
 
 
 def motion_flow(motion: Tensor, basis: Tensor) -> Tensor:

@@ -203,4 +203,4 @@ def sharpened(share: npt.NDArray[np.floating], image: npt.NDArray[np.uint8]) -> 
     cut = (state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)
     # In 0.5..1 where the cut says object and below elsewhere, so that the score still tells how sure the share was.
     kept = OWN_WEIGHT * smooth + (1 - OWN_WEIGHT) * cut
-    return np.where(cut, np.maximum(kept, 0.5 + 1e-3), np.minimum(kept, 0.5 - 1e-3)).astype(np.float32)
+    return np.asarray(np.where(cut, np.maximum(kept, 0.5 + 1e-3), np.minimum(kept, 0.5 - 1e-3)), np.float32)

@@ -64,7 +64,7 @@ class FlowRegions(nn.Module):
     def maps(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) RGB in 0..1 to (B, inside, ceil(H / stride), ceil(W / stride)): the backbone's maps together."""
         maps = self.backbone(self.backbone.normalise(image))
-        size = [-(-side // self.stride) for side in image.shape[-2:]]
+        size = -(-image.shape[-2] // self.stride), -(-image.shape[-1] // self.stride)
         return torch.cat([_resized(maps[i], size) for i in self.levels], dim=1)
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ def share_of(head: nn.Module, components: Tensor) -> Tensor:
     return torch.sigmoid(cast("Tensor", head(components))[:, 0])
 
 
-def _resized(values: Tensor, size: list[int]) -> Tensor:
+def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     if values.shape[-2] > size[0] or values.shape[-1] > size[1]:
         return nn.functional.adaptive_avg_pool2d(values, size)
     return nn.functional.interpolate(values, size, mode="bilinear", align_corners=False)
