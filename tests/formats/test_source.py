@@ -165,7 +165,7 @@ def test_sources_that_cannot_be_meant(tmp_path):
     for name, message in [
         ("none", "no such file"),
         ("empty", "no images"),
-        ("a.mp4", "extract the frames"),
+        ("a.mp4", "not a video that can be read"),
         ("a.docx", "is no source"),
     ]:
         with pytest.raises(SourceError, match=message) as caught:
