@@ -8,7 +8,7 @@ Rows, from the same frames at the same size:
 * centre: an ellipse half as wide and high as the frame, whatever is in it.
 * residual: the flow to the next frame less the homography that most of it follows (RANSAC), over the threshold of Otsu.
 * common: the head that learned from all sequences.
-* sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd --set objective=flow` makes.
+* sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd` makes.
 * adapted, adapted and sharpened: the same with a copy of the head for each sequence; with flow.adapted above 0.
 * photometric: with --photometric, the published objective, trained on the same frames; not adapted.
 

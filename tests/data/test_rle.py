@@ -41,7 +41,7 @@ def test_runs_of_any_length_come_back(runs):
         return
     code = code_of(runs, size)
     assert runs_of(code).tolist() == runs
-    if size[0] < 2**31:  # beyond, pycocotools writes over its own memory
+    if size[0] < 2**29:  # beyond, pycocotools writes over its own memory: six characters for what needs seven
         assert code["counts"] == coco_mask.frPyObjects({"size": size, "counts": runs}, *size)["counts"]
 
 

@@ -18,6 +18,7 @@ from pixelkin.methods.base import ConfigError, Field, Fields, Method
 from pixelkin.training.budget import Budget
 
 SMALL = {
+    "objective": "photometric",
     "head_channels": "8",
     "motion_size": "64,64",
     "crop": "64",
@@ -219,7 +220,7 @@ def test_the_users_region_goes_before_the_chosen_one(fitted):
     other.network, other.facts = method.network, method.facts
     assert other.region == other.config.region
     fields, sample = drawn()
-    other.config = AMDConfig.from_settings({"regions": "9", "region": "8"})
+    other.config = AMDConfig.from_settings({"objective": "photometric", "regions": "9", "region": "8"})
     with pytest.raises(ImageError, match="region 8 of 5"):
         other.group(fields, sample)
 

@@ -28,11 +28,11 @@ SMALLEST_RESNET = "test_resnet"
 class AMDConfig(MethodConfig):
     """Settings of :class:`~pixelkin.methods.amd.AMD`; what differs from the paper says so.
 
-    By default the objective is the published one. The sizes are those of a few minutes on a CPU; :data:`PUBLISHED` has
-    the others.
+    By default regions explain optical flow, as in the successors. The sizes are those of a few minutes on a CPU;
+    :data:`PUBLISHED` has the published objective with its own.
     """
 
-    objective: Literal["photometric", "flow"] = "photometric"
+    objective: Literal["photometric", "flow"] = "flow"
     """What the regions must explain: the other frame, as published, or the optical flow given between them, as in the
     successors; the settings of the latter are those of ``flow``, and of the others here it uses the backbone and those
     of the objects."""
@@ -113,6 +113,7 @@ class AMDConfig(MethodConfig):
 
 
 PUBLISHED = AMDConfig(
+    objective="photometric",
     backbone="resnet50",
     head_channels=256,
     motion_size=(384, 640),
