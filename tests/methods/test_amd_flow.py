@@ -249,10 +249,9 @@ def test_what_cannot_be_learned_from_says_so(tmp_path):
 
 
 def test_the_backbone_of_an_objective_is_saved_by_its_name():
-    assert AMD().config.backbone == "test_resnet"
-    flow = AMD(AMDConfig.from_settings({"objective": "flow"}))
-    assert flow.config.backbone == "efficientnet_lite0"
-    assert flow.config.pretrained is True
+    flow, frames = (AMD(AMDConfig(objective=objective)).config for objective in ("flow", "photometric"))
+    assert (flow.backbone, flow.pretrained) == ("efficientnet_lite0", True)
+    assert (frames.backbone, frames.pretrained) == ("test_resnet", False)
 
 
 def test_an_outline_goes_to_the_colours():
