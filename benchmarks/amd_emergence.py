@@ -1,9 +1,9 @@
-"""Whether objects emerge: AMD fitted on synthetic clips, IoU of the object that it chose without labels on unseen clips.
+"""Whether objects emerge: AMD fitted on synthetic clips, IoU of the object it chose without labels on unseen clips.
 
     python benchmarks/amd_emergence.py [--presets easy,layers] [--objectives flow,photometric] [--seeds 0]
 
-32 clips of 6 frames to learn from, 300 steps; every frame of 12 other clips of 2 frames is divided alone, as a still. The
-union of the instances found is judged against the union of the true ones.
+32 clips of 6 frames to learn from, 300 steps; every frame of 12 other clips of 2 frames is divided alone, as a still.
+The union of the instances found is judged against the union of the true ones.
 """
 
 from __future__ import annotations
