@@ -64,5 +64,13 @@ class Dataset(Sequence[Sample]):
         """The samples that came with a kind of label, e.g. ``"semantic"``."""
         return self.filter(lambda sample: sample.has(label))
 
+    def clips(self) -> dict[str, list[Sample]]:
+        """The frames of every clip, in the order of their numbers."""
+        found: dict[str, list[Sample]] = {}
+        for sample in self._samples:
+            if sample.clip is not None:
+                found.setdefault(sample.clip, []).append(sample)
+        return {clip: sorted(frames, key=lambda frame: frame.frame or 0) for clip, frames in found.items()}
+
     def __repr__(self) -> str:
         return f"Dataset({len(self)} images, {len(self.classes)} classes{f', {self.name!r}' if self.name else ''})"

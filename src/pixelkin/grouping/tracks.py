@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -26,27 +26,56 @@ class _Track:
     unseen: int = 0
 
 
+@dataclass
+class _Linked:
+    """A frame that waits for the one after it to say what of it is noise."""
+
+    instances: Instances
+    numbers: npt.NDArray[np.int64]
+    alone: set[int] = field(default_factory=set)
+    """Numbers of tracks that begin here and had nothing near in the frame right before."""
+
+    def result(self) -> Instances:
+        of = self.instances
+        return Instances(
+            of.size,
+            of.rles,
+            labels=of.labels,
+            scores=of.scores,
+            sources=[str(source) for source in of.sources],
+            crowd=of.crowd,
+            tracks=self.numbers,
+        )
+
+
 def link_tracks(
-    frames: Iterable[Instances],
+    frames: Iterable[Instances | None],
     flows: Iterable[Flow | None],
     *,
     least_overlap: float = 0.2,
     patience: int = 3,
+    refuse_lone: bool = False,
 ) -> Iterator[Instances]:
-    """Give the instances of each frame of one clip track ids, one frame at a time.
+    """Give the instances of each frame of one clip tracks, in memory for two frames.
 
     The masks of a frame are brought into the next along the flow and matched to its instances of the same class, one to
     one, so that the sum of their overlaps is highest. What is not seen for a few frames is brought along meanwhile.
 
     Args:
-        frames: the instances of every frame in order.
-        flows: for every frame but the first, the flow on *its* grid that leads into the frame before: (2, H, W),
-            (dy, dx) in pixels. None, and where a frame has another size than the one before, ends all tracks: a cut.
+        frames: the instances of every frame in order; None for a frame without labels, which is passed over: what is
+            before it is matched with what follows it.
+        flows: for every frame that is not None but the first, the flow on *its* grid that leads into the one before:
+            (2, H, W), (dy, dx) in pixels. None, and where a frame has another size than the one before, ends all
+            tracks: a cut.
         least_overlap: intersection over union below which two masks are not the same thing.
         patience: for how many frames in a row a thing may be missing and keep its id.
+        refuse_lone: give track 0 to what is there in a single frame only, brought along the flow overlaps nothing in
+            the frames right before and after it, and these are labelled and of the same scene: noise, most likely.
 
     Yields:
-        The same instances in the same order, with ``ids`` from 1; an id is never given again to another thing.
+        For every frame that is not None the same instances in the same order, with ``tracks``, and the same as ``ids``,
+        from 1; an id is never given again to another thing. With ``refuse_lone``, ``found[found.tracks > 0]`` is what
+        to keep.
 
     Raises:
         ValueError: fewer flows than frames need, or a flow of another size than its frame.
@@ -54,37 +83,46 @@ def link_tracks(
     steps = iter(flows)
     tracks: list[_Track] = []
     given = 0
-    size: tuple[int, int] | None = None
+    last: _Linked | None = None
+    gap = False
     for instances in frames:
-        if size is not None:
+        if instances is None:
+            gap = True
+            continue
+        masks = list(instances.masks())
+        neighbours = False
+        if last is not None:
             try:
                 flow = next(steps)
             except StopIteration:
                 raise ValueError("fewer flows than frames: give one for every frame but the first") from None
-            tracks = _carried(tracks, flow, instances.size) if size == instances.size and flow is not None else []
-        size = instances.size
-        masks = list(instances.masks())
-        ids = np.zeros(len(masks), np.int64)
+            cut = flow is None or last.instances.size != instances.size
+            tracks = [] if flow is None or cut else _carried(tracks, flow, instances.size)
+            neighbours = refuse_lone and not cut and not gap
+            if neighbours and last.alone:
+                refused = {t.number for t in tracks if t.number in last.alone and not _meets(t.mask, masks)}
+                last.numbers[np.isin(last.numbers, list(refused))] = 0
+                tracks = [track for track in tracks if track.number not in refused]
+            yield last.result()
+        gap = False
+        before = [track.mask for track in tracks if not track.unseen]
+        numbers = np.zeros(len(masks), np.int64)
         for row, column in _matches(tracks, masks, instances.labels, least_overlap):
-            ids[column] = tracks[row].number
+            numbers[column] = tracks[row].number
             tracks[row] = _Track(tracks[row].number, tracks[row].label, masks[column])
-        seen = set(ids.tolist())
+        seen = set(numbers.tolist())
         for track in tracks:
             track.unseen += track.number not in seen
         tracks = [track for track in tracks if track.unseen <= patience]
-        for i in np.flatnonzero(ids == 0):
+        last = _Linked(instances, numbers)
+        for i in np.flatnonzero(numbers == 0):
             given += 1
-            ids[i] = given
+            numbers[i] = given
             tracks.append(_Track(given, int(instances.labels[i]), masks[i]))
-        yield Instances(
-            instances.size,
-            instances.rles,
-            labels=instances.labels,
-            scores=instances.scores,
-            sources=[str(source) for source in instances.sources],
-            crowd=instances.crowd,
-            ids=ids,
-        )
+            if neighbours and not _meets(masks[i], before):
+                last.alone.add(given)
+    if last is not None:
+        yield last.result()
 
 
 def carry_mask(mask: Mask, flow: Flow) -> Mask:
@@ -120,17 +158,23 @@ def _carried(tracks: list[_Track], flow: Flow, size: tuple[int, int]) -> list[_T
     return [_Track(t.number, t.label, carry_mask(t.mask, flow), t.unseen) for t in tracks]
 
 
+def _meets(mask: Mask, others: list[Mask]) -> bool:
+    return any(bool((mask & other).any()) for other in others)
+
+
 def _matches(
     tracks: list[_Track], masks: list[Mask], labels: npt.NDArray[np.int64], least: float
 ) -> list[tuple[int, int]]:
     """(track, instance) pairs."""
-    overlap = np.zeros((len(tracks), len(masks)))
-    for row, track in enumerate(tracks):
-        for column, mask in enumerate(masks):
-            if track.label != labels[column]:
-                continue
-            either = int(np.count_nonzero(track.mask | mask))
-            overlap[row, column] = int(np.count_nonzero(track.mask & mask)) / max(either, 1)
+    if not tracks or not masks:
+        return []
+    carried, here = (
+        np.stack([mask.ravel() for mask in some]).astype(np.float32) for some in ([t.mask for t in tracks], masks)
+    )
+    shared = carried @ here.T  # counts of pixels, which float32 holds exactly
+    either = carried.sum(axis=1)[:, None] + here.sum(axis=1)[None] - shared
+    overlap = shared / np.maximum(either, 1)
+    overlap[np.array([track.label for track in tracks])[:, None] != labels[None]] = 0
     overlap[overlap < least] = 0
     rows, columns = linear_sum_assignment(-overlap)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if overlap[r, c] > 0]

@@ -46,6 +46,7 @@ class AMD(Method):
     name: ClassVar[str] = "amd"
     summary: ClassVar[str] = "learns from raw video what moves by itself, and finds it in still images"
     supervision: ClassVar[tuple[str, ...]] = ("clip",)
+    links: ClassVar[bool] = True
     paper: ClassVar[str] = "The Emergence of Objectness: Learning Zero-Shot Segmentation from Videos, NeurIPS 2021"
     config_class = AMDConfig
     config: AMDConfig

@@ -173,6 +173,8 @@ class Method(ABC):
     """Further kinds of labels ``fit`` looks at, where an image has them."""
     names_classes: ClassVar[bool] = False
     """Whether its model knows classes by their ids, so that the labels of an image must mean the same by them."""
+    links: ClassVar[bool] = False
+    """Whether a run gives the instances of clips their tracks, along the optical flow: for methods that set none."""
     paper: ClassVar[str] = ""
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
 

@@ -90,6 +90,7 @@ class OAL(Method):
     name: ClassVar[str] = "oal"
     summary: ClassVar[str] = "learns which pixels are one object from depth and motion, or from masks"
     supervision: ClassVar[tuple[str, ...]] = ("depth", "clip", "semantic", "instances")
+    links: ClassVar[bool] = True
     paper: ClassVar[str] = "after the idea of Object Affinity Learning (TPAMI 2023), our own design"
     config_class = OALConfig
     config: OALConfig

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pixelkin.data import Dataset, ImageError, Instances, Sample
-from pixelkin.formats import instances_from_annotations
-from pixelkin.run.spool import Spool
+from pixelkin.run.records import Records, instances_of
 from pixelkin.training.progress import track
 from pixelkin.viz.film import Frame, write_film
 
@@ -23,7 +22,7 @@ def film_of(folder: Path, clip: str) -> Path:
     return folder / FOLDER / f"{clip}.mp4"
 
 
-def write_films(folder: Path, dataset: Dataset, images: Spool, say: Callable[[str], None]) -> int:
+def write_films(folder: Path, dataset: Dataset, images: Records, say: Callable[[str], None]) -> int:
     """Write the films that are missing.
 
     Frames that are not labelled are shown as they are, frames that cannot be read are left out. A film that cannot be
@@ -38,12 +37,8 @@ def write_films(folder: Path, dataset: Dataset, images: Spool, say: Callable[[st
     Returns:
         How many films there are; a clip needs two labelled frames to have one.
     """
-    clips: dict[str, list[Sample]] = {}
-    for sample in dataset:
-        if sample.clip is not None:
-            clips.setdefault(sample.clip, []).append(sample)
     films = 0
-    for clip, samples in clips.items():
+    for clip, samples in dataset.clips().items():
         path = film_of(folder, clip)
         if sum(sample.name in images for sample in samples) < 2:
             continue
@@ -58,7 +53,7 @@ def write_films(folder: Path, dataset: Dataset, images: Spool, say: Callable[[st
     return films
 
 
-def _frames(samples: Iterator[Sample], images: Spool) -> Iterator[Frame]:
+def _frames(samples: Iterator[Sample], images: Records) -> Iterator[Frame]:
     for sample in samples:
         try:
             yield sample.image, _labelled(sample, images)
@@ -66,9 +61,5 @@ def _frames(samples: Iterator[Sample], images: Spool) -> Iterator[Frame]:
             continue
 
 
-def _labelled(sample: Sample, images: Spool) -> Instances | None:
-    if sample.name not in images:
-        return None
-    record = images.get(sample.name)
-    size = (record["image"]["height"], record["image"]["width"])
-    return instances_from_annotations(record["annotations"], size)
+def _labelled(sample: Sample, images: Records) -> Instances | None:
+    return instances_of(images.get(sample.name)) if sample.name in images else None

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pixelkin
 from pixelkin.data import ALTERNATIVE, Dataset, Sample
@@ -20,9 +20,11 @@ from pixelkin.run.films import film_of, write_films
 from pixelkin.run.fitting import Recipe, fit_into
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import SKIPPED, Failure, Labelled, label_image
+from pixelkin.run.linking import link_clips
+from pixelkin.run.records import Records
 from pixelkin.run.spool import Spool
 from pixelkin.training.progress import track
-from pixelkin.viz import write_gallery
+from pixelkin.viz import GalleryEntry, with_tracks, write_gallery
 
 Say = Callable[[str], None]
 
@@ -92,8 +94,12 @@ def label_into(
         run = _Run(folder, dataset, recipe, image_ids or {})
         try:
             run.label(fitted.method, fitted.failures)
+            if fitted.method is not None and fitted.method.links:
+                started = time.monotonic()
+                link_clips(folder, dataset, run.images, run.links)
+                timings["link_s"] = round(time.monotonic() - started, 2)
             summary, seconds = run.finish(fitted.method)
-            summary.films = write_films(folder, dataset, run.images, say)
+            summary.films = write_films(folder, dataset, run.records, say)
         finally:
             run.close()
         timings["label_s"] = round(seconds, 2)
@@ -119,6 +125,8 @@ class _Run:
         self.folder, self.dataset, self.recipe, self.image_ids = folder, dataset, recipe, image_ids
         self.images = Spool(folder / ".spool" / "images.jsonl")
         self.gallery = Spool(folder / ".spool" / "gallery.jsonl")
+        self.links = Spool(folder / ".spool" / "links.jsonl")
+        self.records = Records(self.images, self.links)
         self.continued = sum(sample.name in self.images for sample in dataset)
         self.counts: Counter[str] = Counter()
         self.changed: set[str] = set()
@@ -127,7 +135,7 @@ class _Run:
         self.errors = (folder / "errors.jsonl").open("w")  # those of an earlier try are tried again
 
     def close(self) -> None:
-        for file in (self.images, self.gallery, self.errors):
+        for file in (self.images, self.gallery, self.links, self.errors):
             file.close()
 
     def label(self, method: Method | None, known: Mapping[str, Failure]) -> None:
@@ -189,7 +197,7 @@ class _Run:
         tally = _Tally()
         for sample in self.dataset:
             if sample.name in self.images:
-                tally.add(self.images.get(sample.name))
+                tally.add(self.records.get(sample.name))
         summary.done, summary.instances, summary.alternatives = tally.images, tally.instances, tally.alternatives
         summary.per_class, summary.baselines = dict(sorted(tally.per_class.items())), dict(tally.baselines)
         named = {i: classes.get(i) or known.get(i, f"class {i}") for i in {*classes, *tally.labels}}
@@ -197,18 +205,25 @@ class _Run:
         info = {"description": f"instances by pixelkin {pixelkin.__version__}, {self.recipe.name}"}
         videos = video_records(self.dataset)
         write_coco(self.folder / "instances.json", self._records(), summary.classes, info=info, videos=videos)
-        entries = (self.gallery.get(sample.name) for sample in self.dataset if sample.name in self.images)
         counts = {"done": summary.done, "failed": summary.failed, "skipped": summary.skipped}
         title = f"{self.dataset.name or 'pixelkin'}, {self.recipe.name}"
         errors = [(failure.name, failure.reason) for failure in self.first_failures]
         write_gallery(
             self.folder / "gallery.html",
-            entries,  # type: ignore[arg-type]
+            self._entries(),
             classes=summary.classes,
             title=title,
             summary={**counts, "errors": errors},
         )
         return summary, tally.seconds
+
+    def _entries(self) -> Iterator[GalleryEntry]:
+        """What the gallery shows of every image done, in the order of the dataset."""
+        for sample in self.dataset:
+            if sample.name in self.images:
+                entry = cast("GalleryEntry", self.gallery.get(sample.name))
+                tracks = self.records.tracks(sample.name)
+                yield entry if tracks is None else with_tracks(entry, tracks)
 
     def _records(self) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """(image record, annotation records) of every image done, in the order of the dataset."""
@@ -216,7 +231,7 @@ class _Run:
         for number, sample in enumerate(self.dataset, start=1):
             if sample.name not in self.images:
                 continue
-            record = self.images.get(sample.name)
+            record = self.records.get(sample.name)
             image_id = self.image_ids.get(sample.name, number)
             annotations = []
             for annotation in record["annotations"]:

@@ -10,7 +10,7 @@ from pixelkin.viz.fields import (
     semantic_picture,
     wheel,
 )
-from pixelkin.viz.gallery import GalleryEntry, gallery_entry, write_gallery
+from pixelkin.viz.gallery import GalleryEntry, gallery_entry, with_tracks, write_gallery
 from pixelkin.viz.overlay import overlay
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "panel",
     "semantic_picture",
     "wheel",
+    "with_tracks",
     "write_gallery",
 ]

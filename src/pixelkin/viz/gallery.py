@@ -125,6 +125,20 @@ def gallery_entry(
     )
 
 
+def with_tracks(entry: GalleryEntry, tracks: Sequence[int]) -> GalleryEntry:
+    """The record with tracks that were found after it was made; colours follow them.
+
+    Raises:
+        ValueError: not one track an instance.
+    """
+    if len(tracks) != len(entry["labels"]):
+        raise ValueError(f"{entry['name']}: {len(tracks)} tracks for {len(entry['labels'])} instances")
+    changed = entry.copy()
+    changed["tracks"] = [int(track) for track in tracks]
+    changed["colors"] = [hex_color(instance_color(int(track))) for track in tracks]
+    return changed
+
+
 def write_gallery(
     path: Path | str,
     entries: Iterable[GalleryEntry],
