@@ -56,3 +56,11 @@ def test_filter_map_and_with_label_stay_lazy():
     assert renamed.classes == {1: "thing"}
     assert [sample.name for sample in dataset] == ["a", "b"]
     assert "2 images" in repr(dataset)
+
+
+def test_clips_hold_their_frames_in_order():
+    image = np.zeros((2, 2, 3), np.uint8)
+    frames = [("b/1", "b", 1), ("a/0", "a", 0), ("photo", None, None), ("b/0", "b", 0)]
+    dataset = Dataset([Sample(name, image, clip=clip, frame=number) for name, clip, number in frames])
+    found = {clip: [sample.name for sample in samples] for clip, samples in dataset.clips().items()}
+    assert found == {"b": ["b/0", "b/1"], "a": ["a/0"]}

@@ -97,3 +97,39 @@ def test_too_few_flows_or_wrong_ones_are_errors():
         ids([frame(), frame()], [])
     with pytest.raises(ValueError, match="for a frame of"):
         ids([frame(box(0, 0)), frame()], [np.zeros((2, 3, 3))])
+
+
+def test_tracks_are_set_too_and_frames_without_labels_are_passed_over():
+    frames = [frame(box(2, 2)), None, None, None, None, None, frame(box(2, 8)), None]
+    found = list(link_tracks(frames, [still(0, 6)], patience=1))
+    assert [f.tracks.tolist() for f in found] == [f.ids.tolist() for f in found] == [[1], [1]]
+    assert list(link_tracks([None, None], [])) == []
+
+
+def lone(frames, flows):
+    return [found.tracks.tolist() for found in link_tracks(frames, flows, refuse_lone=True)]
+
+
+def test_what_is_there_once_and_meets_nothing_is_refused():
+    frames = [frame(box(2, 2)), frame(box(2, 4), box(12, 20)), frame(box(2, 6))]
+    assert lone(frames, [still(0, 2)] * 2) == [[1], [1, 0], [1]]
+    assert ids(frames, [still(0, 2)] * 2) == [[1], [1, 2], [1]]  # unless asked, nothing is refused
+    flicker = [frame(), frame(box(12, 20)), frame(), frame(box(12, 20)), frame()]
+    assert lone(flicker, [still()] * 4) == [[], [0], [], [0], []]
+
+
+def test_what_may_be_more_than_a_flicker_is_kept():
+    spot, other = box(12, 20), box(2, 2)
+    around = [frame(other), frame(other, spot), frame(other)]
+    assert lone(around[1:], [still()]) == [[1, 2], [1]]  # at the start of the clip
+    assert lone(around[:2], [still()]) == [[1], [1, 2]]  # at its end
+    assert lone([around[0], None, *around[1:]], [still()] * 2) == [[1], [1, 2], [1]]  # after a gap
+    assert lone([*around[:2], None, around[2]], [still()] * 2) == [[1], [1, 2], [1]]  # before one
+    assert lone(around, [None, still()]) == [[1], [2, 3], [2]]  # after a cut
+    assert lone(around, [still(), None]) == [[1], [1, 2], [3]]  # before one
+    piece, grown = box(2, 2, 4, 1), box(2, 2, 4, 18)
+    assert lone([frame(grown), frame(piece), frame(grown)], [still()] * 2) == [[1], [2], [1]]  # part of what was there
+    later = [frame(), frame(spot), frame(box(10, 16, 10, 12))]
+    assert lone(later, [still()] * 2) == [[], [1], [2]]  # part of what comes
+    seen_before = [frame(spot), frame(), frame(spot), frame()]
+    assert lone(seen_before, [still()] * 3) == [[1], [], [1], []]

@@ -15,7 +15,7 @@ from gallery_scenes import CLASSES, scene
 from PIL import Image
 
 from pixelkin.data import Instances
-from pixelkin.viz import GalleryEntry, gallery_entry, instance_color, write_gallery
+from pixelkin.viz import GalleryEntry, gallery_entry, instance_color, with_tracks, write_gallery
 from pixelkin.viz.gallery import GRID, THUMBNAIL, THUMBNAIL_BYTES
 
 NASTY = "</script><script>alert(1)</script><!--\u2028\"'&\udc80"
@@ -200,3 +200,15 @@ def test_a_broken_off_write_leaves_the_old_page(tmp_path: Path) -> None:
 def test_an_empty_run_is_a_page_too(tmp_path: Path) -> None:
     write_gallery(tmp_path / "gallery.html", [], classes={}, title="nothing")
     assert Page(tmp_path / "gallery.html").entries == []
+
+
+def test_tracks_found_later_bring_their_colours_and_change_nothing_else():
+    before = entry()
+    kept = json.dumps(before)
+    after = with_tracks(before, list(range(7, 7 + len(before["labels"]))))
+    assert after["tracks"] == list(range(7, 7 + len(before["labels"])))
+    assert after["colors"][0] == "#{:02x}{:02x}{:02x}".format(*instance_color(7))
+    assert {**after, "tracks": before["tracks"], "colors": before["colors"]} == before
+    assert json.dumps(before) == kept
+    with pytest.raises(ValueError, match="tracks for"):
+        with_tracks(before, [])
