@@ -15,7 +15,7 @@ from pixelkin.formats.files import sample_names
 from pixelkin.formats.json_index import walk_records
 from pixelkin.methods.base import Method, versions
 from pixelkin.methods.registry import METHODS
-from pixelkin.run.fitting import Recipe, fit_into, resolve
+from pixelkin.run.fitting import Recipe, adapts, fit_into, resolve
 from pixelkin.run.folder import continued, locked, write_json
 from pixelkin.run.images import Failure
 from pixelkin.run.judging import FOLDER, Evaluation, Truth, judge, open_truth
@@ -73,7 +73,7 @@ def label(
     Args:
         source: folder of images or videos, video file, COCO JSON, VOC devkit, DAVIS folder, folder of frames or split
             file. A method that learns from video takes every folder of a folder of images as a clip; with a model that
-            is there already they are photos.
+            is there already they are photos, unless its settings adapt it to clips.
         out: the run folder: ``instances.json``, ``run.json``, ``errors.jsonl``, ``gallery.html``, ``model/``; for video
             ``masks/CLIP/FRAME.png`` and ``overlays/CLIP.mp4``.
         method: a name of :func:`list_methods`, or ``auto`` for the one that suits the labels.
@@ -98,7 +98,8 @@ def label(
         ValueError: the call is wrong; one line with the mend.
     """
     flags: dict[str, Any] = {"semantic": semantic, "tags": tags, "points": points, "depth": depth, "classes": classes}
-    dataset, inputs = _open(source, flags, limit, frames=model is None and _learns_from_video(method))
+    frames = _learns_from_video(method) if model is None else adapts(model, settings)
+    dataset, inputs = _open(source, flags, limit, frames=frames)
     recipe = resolve(
         dataset,
         Path(out),

@@ -102,6 +102,11 @@ class AMDConfig(MethodConfig):
         return DEFAULT_BACKBONE if self.objective == "flow" else SMALLEST_RESNET
 
     @property
+    def adapts(self) -> bool:
+        """See :class:`MethodConfig`."""
+        return self.flow.adapt
+
+    @property
     def from_weights(self) -> bool:
         """Whether the backbone starts from its weights."""
         return self.objective == "flow" if self.pretrained is None else self.pretrained

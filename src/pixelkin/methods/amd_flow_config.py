@@ -56,6 +56,8 @@ class FlowConfig(pydantic.BaseModel):
     adapted: int = pydantic.Field(default=0, ge=0)
     """Most steps of a copy for each clip in the fit; 0: none, the common head divides all. Clips of the fit are better
     off without: alone they teach a head more of what is only their own, such as a near bush that the camera passes."""
+    adapt: bool = False
+    """Whether a finished model is adapted to the clips it is to label, each with a copy of the head of its own."""
     adapted_later: int = pydantic.Field(default=150, ge=1)
     """Most steps of a copy for a clip that was not in the fit."""
     look_every: int = pydantic.Field(default=20, ge=1)

@@ -50,6 +50,11 @@ class MethodConfig(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
 
+    @property
+    def adapts(self) -> bool:
+        """Whether a finished model is to be adapted to what it labels, by :meth:`Method.adapt`."""
+        return False
+
     @classmethod
     def from_settings(cls, settings: Mapping[str, str], *, base: MethodConfig | None = None) -> Self:
         """Build from text, as ``--set key=value`` gives it; keys left out stay as in ``base`` or as by default.
@@ -200,6 +205,18 @@ class Method(ABC):
 
         Raises:
             ValueError: the labels it needs are missing; call :meth:`check` first thing.
+        """
+
+    def adapt(  # noqa: B027
+        self, dataset: Dataset, *, out: Path, budget: Budget | None = None, seed: int = 0
+    ) -> None:
+        """Adapt the finished model to what it is going to label, where the settings ask for it (``config.adapts``).
+
+        Args:
+            dataset: what will be labelled; its images can be read.
+            out: folder for checkpoints and what is computed once.
+            budget: most time or iterations to spend.
+            seed: same seed, same result on one device.
         """
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixelkin.data import Dataset
 from pixelkin.methods.base import ConfigError, Method, MethodConfig, resolve_device
@@ -13,6 +13,9 @@ from pixelkin.methods.registry import METHODS, choose_method, get_method
 from pixelkin.run.folder import relative
 from pixelkin.run.images import Failure, survey
 from pixelkin.training.progress import track
+
+if TYPE_CHECKING:
+    from pixelkin.training.budget import Budget
 
 Say = Callable[[str], None]
 
@@ -133,14 +136,18 @@ class Fitted:
 def fit_into(folder: Path, dataset: Dataset, recipe: Recipe, *, say: Say) -> Fitted:
     """The recipe's model: from ``recipe.model``, from ``folder`` where it is finished, or fitted now and saved there.
 
+    One from ``recipe.model`` that is adapted first is kept in ``folder`` too.
+
     Raises:
         ValueError: the labels the method needs are missing.
     """
+    finished = (folder / "config.json").is_file()
     if recipe.model is not None:
-        method = Method.load(recipe.model, device=recipe.device)
+        kept = finished and recipe.config.adapts
+        method = Method.load(folder if kept else recipe.model, device=recipe.device)
         method.config = recipe.config
-        return Fitted(method)
-    if (folder / "config.json").is_file():
+        return Fitted(method) if kept or not recipe.config.adapts else _adapted(method, folder, dataset, recipe, say)
+    if finished:
         return Fitted(Method.load(folder, device=recipe.device))
     kind = get_method(recipe.name)
     method = kind(recipe.config)
@@ -154,11 +161,34 @@ def fit_into(folder: Path, dataset: Dataset, recipe: Recipe, *, say: Say) -> Fit
         if not any(sample.has(label) for sample in usable for label in kind.supervision):
             return Fitted(None, failures)
         say(f"fitting {recipe.name} on {len(usable)} images" + (f", at most {recipe.budget}" if recipe.budget else ""))
-    budget = None
-    if recipe.budget is not None:
-        from pixelkin.training.budget import Budget
-
-        budget = Budget.parse(recipe.budget)
-    method.fit(usable, out=folder / "training", budget=budget, device=recipe.device, seed=recipe.seed)
+    method.fit(usable, out=folder / "training", budget=_budget(recipe), device=recipe.device, seed=recipe.seed)
     method.save(folder)
     return Fitted(method, failures, now=True, images=len(usable))
+
+
+def adapts(model: Path | str, settings: Mapping[str, str] | None) -> bool:
+    """Whether a finished model is to be adapted to what it labels.
+
+    Raises:
+        ValueError: no model there, or a wrong setting.
+    """
+    loaded = Method.load(model, device="cpu")
+    return loaded.config_class.from_settings(settings or {}, base=loaded.config).adapts
+
+
+def _adapted(method: Method, folder: Path, dataset: Dataset, recipe: Recipe, say: Say) -> Fitted:
+    """The finished model adapted to the dataset, and kept, so that a run that goes on has the same one."""
+    read = survey(dataset, track(dataset, "read"), method.supervision)
+    most = f", at most {recipe.budget}" if recipe.budget else ""
+    say(f"adapting {recipe.name} to {len(read.usable)} images{most}")
+    method.adapt(read.usable, out=folder / "training", budget=_budget(recipe), seed=recipe.seed)
+    method.save(folder)
+    return Fitted(method, read.failures, now=True, images=len(read.usable))
+
+
+def _budget(recipe: Recipe) -> Budget | None:
+    if recipe.budget is None:
+        return None
+    from pixelkin.training.budget import Budget
+
+    return Budget.parse(recipe.budget)

@@ -79,8 +79,9 @@ def _steps(samples: Iterable[Sample], images: Spool) -> Iterator[tuple[Instances
         record = images.get(sample.name)
         size = _small(size_of(record))
         picture = _picture(sample, size)
-        same = picture is not None and before is not None and picture.shape == before.shape
-        flow = dis_flow(picture, before) if same else None
+        flow = None
+        if picture is not None and before is not None and picture.shape == before.shape:
+            flow = dis_flow(picture, before)
         before = picture
         found = instances_of(record)
         masks = [_shrunk(found.mask(i), size) for i in range(len(found))]
