@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pixelkin.cues.optical_flow import dis_flow
+
 Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
@@ -28,26 +30,13 @@ class Flow(NamedTuple):
     valid: Mask
 
 
-def dis_flow(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], *, fast: bool = False) -> Map:
-    """Dense inverse search (OpenCV) between two (H, W, 3) RGB frames.
+def flow_between(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Flow:
+    """Flow of two (H, W, 3) RGB frames both ways, and where they agree; see :func:`agreement`.
 
     Raises:
-        ValueError: frames of different sizes, or smaller than 16 pixels.
+        FlowError: frames of two sizes.
     """
-    if first.shape != second.shape:
-        raise ValueError(f"frames are {first.shape} and {second.shape}: a clip has one size")
-    if min(first.shape[:2]) < 16:
-        raise ValueError(f"a frame of {first.shape[:2]} is too small for optical flow: give at least 16 pixels")
-    preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if fast else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second)]
-    flow: Any = cv2.DISOpticalFlow_create(preset)  # type: ignore[attr-defined]
-    found = flow.calc(grey[0], grey[1], None)
-    return np.ascontiguousarray(found[..., ::-1].transpose(2, 0, 1), np.float32)
-
-
-def flow_between(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], *, fast: bool = False) -> Flow:
-    """Flow both ways, and where they agree; see :func:`agreement`."""
-    forward, backward = dis_flow(first, second, fast=fast), dis_flow(second, first, fast=fast)
+    forward, backward = dis_flow(first, second), dis_flow(second, first)
     return Flow(forward, agreement(forward, backward))
 
 
