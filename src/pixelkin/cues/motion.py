@@ -36,7 +36,7 @@ def flow_between(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) ->
     Raises:
         FlowError: frames of two sizes.
     """
-    forward, backward = dis_flow(first, second), dis_flow(second, first)
+    forward, backward = dis_flow(first, second, finest=1), dis_flow(second, first, finest=1)
     return Flow(forward, agreement(forward, backward))
 
 

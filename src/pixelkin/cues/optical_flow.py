@@ -61,8 +61,14 @@ def flow_estimator(name: Estimator = "dis", *, device: str = "cpu") -> FlowOf:
     return raft_flow(model.to(device).eval())
 
 
-def dis_flow(first: Image, second: Image) -> Flow:
-    """Dense inverse search with the settings of OpenCV's MEDIUM preset, down to single pixels. See :data:`FlowOf`.
+def dis_flow(first: Image, second: Image, *, finest: int = 0) -> Flow:
+    """Dense inverse search with the settings of OpenCV's MEDIUM preset. See :data:`FlowOf`.
+
+    Args:
+        first: (H, W, 3) uint8 RGB.
+        second: likewise.
+        finest: of the pyramid, the level that is looked at last: 0 down to single pixels, 1 to pairs of them, which is
+            the preset's and smoother.
 
     Raises:
         FlowError: frames of two sizes.
@@ -71,7 +77,7 @@ def dis_flow(first: Image, second: Image) -> Flow:
     height, width = first.shape[:2]
     size = max(height, SMALLEST), max(width, SMALLEST)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    search.setFinestScale(0)
+    search.setFinestScale(finest)
     grey = [_resized(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), size) for image in (first, second)]
     xy = search.calc(grey[0], grey[1], None)  # type: ignore[call-overload]
     return resized_flow(np.stack([xy[..., 1], xy[..., 0]]), (height, width))
