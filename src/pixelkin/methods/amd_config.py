@@ -50,8 +50,7 @@ class AMDConfig(MethodConfig):
     motion_size: Annotated[tuple[int, int], pydantic.AfterValidator(_divisible)] = (128, 128)
     """(height, width) that frames have in the motion pathway and the loss; published: 384, 640."""
     levels: int = pydantic.Field(default=5, ge=2, le=6)
-    """Of the motion pathway's pyramid; published: 6, whose coarsest cell is 64 pixels wide. What a coarse level gets
-    wrong is doubled at every finer one, so small frames do better with fewer."""
+    """Of the motion pathway's pyramid; published: 6, whose coarsest cell is 64 pixels wide, half of a small frame."""
     mask_of: MaskOf = "target"
     """Whose regions move on a frame's grid: its own, or, as published, those of the frame that is sampled."""
     occlusion: bool = True
