@@ -131,6 +131,8 @@ def test_what_is_laid_over_is_known():
     assert found[0].tolist() == [SAME, SAME, DIFFERENT, SAME, SAME, DIFFERENT, SAME, OUTSIDE]
     assert (found[2:] == UNKNOWN).all()
     assert below[0, 0].tolist() == [SAME] * 8  # what was given stays
+    unsure = overlaid(below, objects, foreground, ((0, -1),), likely=[2])[0]
+    assert unsure[0].tolist() == [SAME, SAME, DIFFERENT, SAME, SAME, DIFFERENT, LIKELY, OUTSIDE]
 
 
 def test_as_affinities():

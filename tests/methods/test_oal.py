@@ -9,7 +9,7 @@ from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
 from pixelkin.methods.base import ConfigError, Method
 from pixelkin.methods.oal import OAL, OALConfig, _best, predict
 from pixelkin.methods.oal_examples import LabelFrames, PairExamples
-from pixelkin.methods.oal_frames import FrameConfig, Frames, solitary
+from pixelkin.methods.oal_frames import FrameConfig, Frames, moved_as_one, whole_objects
 from pixelkin.methods.registry import choose_method
 from pixelkin.training.budget import Budget
 
@@ -75,14 +75,29 @@ def test_a_given_pose_goes_before_an_estimated_one():
     assert np.median(np.hypot(*known.own)[still]) < 0.5 * np.median(np.hypot(*misled.own)[still])
 
 
-def test_solitary_objects_are_whole_and_apart():
-    objects = np.zeros((20, 30), np.int32)
-    objects[2:6, 2:6] = 1
-    objects[2:6, 7:11] = 2  # one cell from the first
+def test_whole_objects_are_cut_by_nothing():
+    objects = np.zeros((20, 40), np.int32)
+    objects[2:7, 2:7] = 1
+    objects[2:7, 8:13] = 2  # one cell from the first
     objects[10:16, 4:10] = 3
-    objects[10:16, 24:30] = 4  # cut by the picture
+    objects[10:16, 34:40] = 4  # cut by the picture
     objects[12, 18] = 5  # a crumb
-    assert solitary(objects) == (3,)
+    objects[9:15, 22:28], objects[9:15, 28:34] = 6, 7  # the first covers the second
+    assert whole_objects(objects, None, gap=0.1) == (3,)
+    inverse = np.full((20, 40), 0.1, np.float32)
+    assert whole_objects(objects, inverse, gap=0.1) == (3,)
+    inverse[9:15, 28:34] = 0.05
+    assert whole_objects(objects, inverse, gap=0.1) == (3, 6)
+    inverse[9:15, 28:34] = np.nan  # nobody knows which is behind
+    assert whole_objects(objects, inverse, gap=0.1) == (3,)
+
+
+def test_what_moved_as_one_is_surely_one():
+    objects = np.repeat(np.array([[1, 1, 1, 2, 2, 2]], np.int32), 4, axis=0)
+    codes = np.full((3, 4, 6), LIKELY, np.uint8)
+    codes[:2, :, :2] = SAME
+    assert moved_as_one(objects, codes, (1, 2)) == (1,)
+    assert moved_as_one(objects, codes, (2,)) == ()
 
 
 def test_crops_teach_nothing_about_pairs_that_leave_them(clips):
@@ -101,7 +116,8 @@ def test_crops_teach_nothing_about_pairs_that_leave_them(clips):
         again = examples(np.random.default_rng(k))
         assert all(np.array_equal(made[key], again[key]) for key in made)
         plain = PairExamples(examples.source, OFFSETS, crop=(96, 192), pressing=0.0)(np.random.default_rng(k))
-        pressed += int((codes == SAME).sum() > (plain["codes"].numpy() == SAME).sum())
+        joined, before = (np.isin(each, (SAME, LIKELY)).sum() for each in (codes, plain["codes"].numpy()))
+        pressed += int(joined > before)
     assert pressed > 3
 
 

@@ -141,7 +141,14 @@ def identity_targets(
     return out
 
 
-def overlaid(codes: Codes, objects: npt.NDArray[Any], foreground: Codes, offsets: Sequence[Offset] = OFFSETS) -> Codes:
+def overlaid(
+    codes: Codes,
+    objects: npt.NDArray[Any],
+    foreground: Codes,
+    offsets: Sequence[Offset] = OFFSETS,
+    *,
+    likely: Sequence[int] = (),
+) -> Codes:
     """Targets after objects of known extent were laid over the picture.
 
     Args:
@@ -149,10 +156,11 @@ def overlaid(codes: Codes, objects: npt.NDArray[Any], foreground: Codes, offsets
         objects: (h, w) integers, 0 where nothing was laid over.
         foreground: (h, w) BACKGROUND, FOREGROUND or UNKNOWN before.
         offsets: those of ``codes``.
+        likely: numbers of objects that may be several.
 
     Returns:
-        (C, h, w): pairs within one such object are SAME, pairs with one end in it OUTSIDE or DIFFERENT, others as
-        before.
+        (C, h, w): pairs within one such object are SAME, or LIKELY, pairs with one end in it OUTSIDE or DIFFERENT,
+        others as before.
     """
     out = np.array(codes, np.uint8)
     for each, offset in zip(out, offsets, strict=True):
@@ -162,7 +170,8 @@ def overlaid(codes: Codes, objects: npt.NDArray[Any], foreground: Codes, offsets
         a, b = (objects[part] for part in slices)
         touched = (a > 0) | (b > 0)
         ground = [(foreground[part] == BACKGROUND) & (objects[part] == 0) for part in slices]
-        answer = np.select([a == b, ground[0] | ground[1]], [SAME, OUTSIDE], DIFFERENT)
+        together = np.where(np.isin(a, likely), LIKELY, SAME)
+        answer = np.select([a == b, ground[0] | ground[1]], [together, OUTSIDE], DIFFERENT)
         each[slices[0]] = np.where(touched, answer, each[slices[0]])
     return out
 

@@ -29,6 +29,8 @@ class PhotometricConfig:
         window: side of the square that SSIM looks at, in pixels.
         occlusion: whether pixels that the other frame does not show are left out.
         least_arrival: pixels on which less than this lands are such.
+        least_shown: a frame of which a smaller share is shown is taken whole. With 0 a flow that leads everything out
+            of the frame costs nothing.
     """
 
     scales: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
@@ -37,6 +39,7 @@ class PhotometricConfig:
     window: int = 3
     occlusion: bool = True
     least_arrival: float = 0.2
+    least_shown: float = 0.0
 
 
 PUBLISHED = PhotometricConfig()
@@ -69,8 +72,7 @@ def photometric_loss(
     if not used or used[-1][0] >= min(len(forward), len(backward)):
         raise ValueError(f"{len(forward)} flows for the scales {config.scales}: give one flow a scale")
     # Which pixels the other frame shows is settled once, where the flow is finest, and teaches nothing itself.
-    seen_first = visible(backward[0], config.least_arrival) if config.occlusion else torch.ones_like(first[:, :1])
-    seen_second = visible(forward[0], config.least_arrival) if config.occlusion else torch.ones_like(first[:, :1])
+    seen_first, seen_second = (_seen(flow[0], config) for flow in (backward, forward))
     total = first.new_zeros(())
     for scale, weight in used:
         size = forward[scale].shape[-2:]
@@ -80,6 +82,15 @@ def photometric_loss(
         back = reconstruction_error(b, warp(a, backward[scale]), seen_b, config)
         total = total + weight * (there + back) / 2
     return total
+
+
+def _seen(flow: Tensor, config: PhotometricConfig) -> Tensor:
+    """(B, 1, H, W) 0 or 1: which pixels count of the frame that a flow leads into."""
+    whole = torch.ones_like(flow[:, :1])
+    if not config.occlusion:
+        return whole
+    seen = visible(flow, config.least_arrival)
+    return torch.where(seen.mean(dim=(1, 2, 3), keepdim=True) < config.least_shown, whole, seen)
 
 
 def reconstruction_error(image: Tensor, made: Tensor, seen: Tensor, config: PhotometricConfig = PUBLISHED) -> Tensor:

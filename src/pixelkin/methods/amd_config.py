@@ -53,8 +53,14 @@ class AMDConfig(MethodConfig):
     """Of the motion pathway's pyramid; published: 6, whose coarsest cell is 64 pixels wide, half of a small frame."""
     mask_of: MaskOf = "target"
     """Whose regions move on a frame's grid: its own, or, as published, those of the frame that is sampled."""
+    normalised: bool = True
+    """Whether the motion pathway compares features by their correlation, from layers that keep what they are given
+    in scale; published: neither, and tens of thousands of steps."""
     occlusion: bool = True
     """Whether what the other frame does not show is left out of the loss."""
+    least_shown: float = pydantic.Field(default=0.5, ge=0, lt=1)
+    """A frame of which less than this share is shown by the other one is taken whole, or a flow that leads out of the
+    frame everywhere would cost nothing; published: 0."""
     ssim: float = pydantic.Field(default=0.85, ge=0, le=1)
     """Weight of the structural error; the absolute one has the rest."""
     scales: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
@@ -113,7 +119,9 @@ class AMDConfig(MethodConfig):
     @property
     def photometric(self) -> PhotometricConfig:
         """The settings of the loss."""
-        return PhotometricConfig(self.scales, l1=1 - self.ssim, ssim=self.ssim, occlusion=self.occlusion)
+        return PhotometricConfig(
+            self.scales, l1=1 - self.ssim, ssim=self.ssim, occlusion=self.occlusion, least_shown=self.least_shown
+        )
 
 
 PUBLISHED = AMDConfig(
@@ -123,6 +131,8 @@ PUBLISHED = AMDConfig(
     motion_size=(384, 640),
     levels=6,
     mask_of="source",
+    normalised=False,
+    least_shown=0.0,
     short_edge=400,
     crop=384,
     training=TrainingConfig(iterations=100_000, batch_size=16, learning_rate=1e-4, weight_decay=1e-6),

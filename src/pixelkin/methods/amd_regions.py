@@ -34,7 +34,8 @@ def build_network(config: AMDConfig, *, pretrained: bool) -> AMDNetwork:
         pretrained=pretrained,
         own_dilations=config.from_weights,
     )
-    return AMDNetwork(appearance, MotionPathway(WIDTHS[: config.levels], mask_of=config.mask_of), config.motion_size)
+    motion = MotionPathway(WIDTHS[: config.levels], mask_of=config.mask_of, normalised=config.normalised)
+    return AMDNetwork(appearance, motion, config.motion_size)
 
 
 class PairLoss:

@@ -83,7 +83,8 @@ class LabelFrames:
             certain = list(range(1, len(taken) + 1))
         cells = _cells(labels)
         codes = identity_targets(cells, self.offsets)
-        return Frame(image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, _whole(labels, certain))
+        whole = _whole(labels, certain)
+        return Frame(image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, whole, whole)
 
     def _of_components(self, sample: Sample) -> Frame:
         longest = self.longest
@@ -97,8 +98,8 @@ class LabelFrames:
         doubt = np.append(picture.doubtful, False)[np.maximum(cells, 0) - 1] & (cells > 0)
         codes[codes == SAME] = LIKELY
         codes[(codes == LIKELY) & doubt[None]] = SILENT
-        alone = [piece.number for piece in find_pieces(picture, 0, 64) if piece.solitary]
-        return Frame(picture.image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, tuple(alone))
+        alone = tuple(piece.number for piece in find_pieces(picture, 0, 64) if piece.solitary)
+        return Frame(picture.image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, alone, alone)
 
 
 class Scene(NamedTuple):
@@ -186,28 +187,33 @@ class PairExamples:
         first = int(objects.max()) + 1
         inside = np.ones(objects.shape, bool)
         canvas = Canvas(scene.image, objects.copy(), np.zeros(objects.shape, bool), inside)
+        likely = []
         for _ in range(min(int(rng.geometric(0.5)), 3)):
             numbers, areas = np.unique(canvas.objects, return_counts=True)
             large = (numbers > 0) & (areas >= 64)
             if not large.any():
                 break
             k = int(rng.choice(np.flatnonzero(large)))
-            donor = self._donor(float(areas[k]), rng)
-            if donor is not None:
-                press(canvas, donor, int(numbers[k]), side_angle(rng), rng, overlap=rng.uniform(0, 0.3), light=0)
+            donor, sure = self._donor(float(areas[k]), rng)
+            if donor is None:
+                continue
+            angle, overlap = side_angle(rng), rng.uniform(0, 0.3)
+            if press(canvas, donor, int(numbers[k]), angle, rng, overlap=overlap, light=0) and not sure:
+                likely.append(int(canvas.objects.max()))
         new = np.where(canvas.objects >= first, canvas.objects, 0)
         if not new.any():
             return scene
         cells = _cells(new)
         foreground = np.where(cells > 0, FOREGROUND, scene.foreground).astype(np.uint8)
-        return Scene(canvas.image, overlaid(scene.codes, cells, scene.foreground, self.offsets), foreground)
+        codes = overlaid(scene.codes, cells, scene.foreground, self.offsets, likely=likely)
+        return Scene(canvas.image, codes, foreground)
 
-    def _donor(self, area: float, rng: np.random.Generator) -> Donor | None:
-        """A solitary object of a random frame, brought to about an area of pixels."""
+    def _donor(self, area: float, rng: np.random.Generator) -> tuple[Donor | None, bool]:
+        """A whole object of a random frame, brought to about an area of pixels, and whether it is surely one."""
         frame = self.source[int(rng.choice(self.indices))]
-        if not frame.solitary:
-            return None
-        number = int(rng.choice(frame.solitary))
+        if not frame.whole:
+            return None, False
+        number = int(rng.choice(frame.whole))
         rows, columns = np.nonzero(frame.objects == number)
         box = (
             slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
@@ -217,11 +223,11 @@ class PairExamples:
         cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
         mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
         if mask.sum() < 32:
-            return None
+            return None, False
         scale = float(np.sqrt(area / mask.sum()) * np.exp(rng.normal(0, 0.2)))
         if not SMALLEST < scale < LARGEST:
-            return None
-        return resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5))
+            return None, False
+        return resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5)), number in frame.sure
 
 
 class CrowdedScenes:

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from pixelkin.cues import geometry, motion, pair_targets
 from pixelkin.cues.depth import MONOCULAR, monocular_depth, stereo_depth
-from pixelkin.cues.pair_targets import Codes, Cues, Limits
+from pixelkin.cues.pair_targets import LIKELY, SAME, Codes, Cues, Limits
 from pixelkin.data import Dataset, Sample
 from pixelkin.data.lattice import Offset
 from pixelkin.data.sample import read_image
@@ -70,7 +70,8 @@ class Frame(NamedTuple):
         foreground: (h, w) 0, 1, 255 unknown.
         objects: (h, w) int32 what the cues alone make of it: 0 none, else segments 1..N.
         mask: (H, W) bool, pixels of objects.
-        solitary: numbers of the objects that are whole and that nothing touches.
+        whole: numbers of the objects that nothing covers: they can be cut out and put elsewhere.
+        sure: those of them that are surely one object, as they moved as one or a person said so.
     """
 
     image: npt.NDArray[np.uint8]
@@ -78,7 +79,8 @@ class Frame(NamedTuple):
     foreground: Codes
     objects: npt.NDArray[np.int32]
     mask: npt.NDArray[np.bool_]
-    solitary: tuple[int, ...]
+    whole: tuple[int, ...]
+    sure: tuple[int, ...]
 
 
 class Source(Protocol):
@@ -193,7 +195,10 @@ class Frames:
         inside = looks.cues.foreground == geometry.FOREGROUND
         objects, _ = mutex_watershed(self.certainty(codes, looks.cues), np.array(self.offsets), inside)
         mask = looks.foreground == geometry.FOREGROUND
-        return Frame(looks.image, codes, looks.cues.foreground, objects, mask, solitary(objects))
+        whole = whole_objects(objects, looks.cues.inverse, gap=self.config.gap_different)
+        return Frame(
+            looks.image, codes, looks.cues.foreground, objects, mask, whole, moved_as_one(objects, codes, whole)
+        )
 
     def _has_depth(self, sample: Sample) -> bool:
         how = self.config.depth
@@ -247,21 +252,50 @@ def shrunk(image: npt.NDArray[np.uint8], longest: int) -> tuple[npt.NDArray[np.u
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), zoom
 
 
-def solitary(objects: npt.NDArray[np.int32], *, smallest: int = 6, apart: int = 2) -> tuple[int, ...]:
-    """The objects of (h, w) cells that are whole (not cut by the picture) and at least ``apart`` cells from others."""
+def whole_objects(
+    objects: npt.NDArray[np.int32], inverse: Map | None, *, gap: float, smallest: int = 24, apart: int = 2
+) -> tuple[int, ...]:
+    """The objects that neither the picture nor another object cuts.
+
+    Another one that is less than ``apart`` cells away does not where it is farther off: it is covered, and does not
+    cover.
+
+    Args:
+        objects: (h, w) cells, 0 none.
+        inverse: (h, w) inverse depth, NaN unknown; None without depth.
+        gap: what lies farther off by this share of its inverse depth is behind.
+        smallest: crumbs of fewer cells are rarely objects.
+        apart: in cells.
+    """
     found = []
+    side = 2 * apart + 1
+    depth = np.full(objects.shape, np.nan, np.float32) if inverse is None else inverse
     for number, place in enumerate(ndimage.find_objects(objects), start=1):
         if place is None:
             continue
         (top, bottom), (left, right) = ((part.start, part.stop) for part in place)
         if min(top, left) == 0 or bottom == objects.shape[0] or right == objects.shape[1]:
             continue
-        near = objects[max(top - apart, 0) : bottom + apart, max(left - apart, 0) : right + apart]
-        mine = near == number
-        around = cv2.dilate(mine.astype(np.uint8), np.ones((2 * apart + 1,) * 2, np.uint8)) > 0
-        if mine.sum() >= smallest and not (around & (near > 0) & ~mine).any():
+        near = (slice(max(top - apart, 0), bottom + apart), slice(max(left - apart, 0), right + apart))
+        mine = objects[near] == number
+        if mine.sum() < smallest:
+            continue
+        others = (cv2.dilate(mine.astype(np.uint8), np.ones((side, side), np.uint8)) > 0) & (objects[near] > 0) & ~mine
+        known = (mine & np.isfinite(depth[near])).astype(np.float32)
+        own = np.where(known > 0, depth[near], 0).astype(np.float32)
+        total, count = (cv2.boxFilter(each, -1, (side, side), normalize=False) for each in (own, known))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            here = total / count
+            behind = (here - depth[near]) / ((here + depth[near]) / 2) > gap
+        if (behind | ~others).all():
             found.append(number)
     return tuple(found)
+
+
+def moved_as_one(objects: npt.NDArray[np.int32], codes: Codes, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the numbers most of whose neighbouring pairs are surely one object, and not just likely so."""
+    near = codes[:2]
+    return tuple(k for k in numbers if (near[:, objects == k] == SAME).sum() > (near[:, objects == k] == LIKELY).sum())
 
 
 class Kept:

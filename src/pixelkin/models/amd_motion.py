@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,10 @@ class MotionPathway(nn.Module):
             the frame it leads into, as the paper's words and released code have it, which is right only where little
             moves.
         epsilon: added to the area of a region, which may be empty.
+        normalised: whether cells are compared by the correlation of their features, and the convolutions start with
+            the gain of their rectifiers; otherwise by the plain product, from torch's initial weights, as released. A
+            dozen layers of these shrink what they are given to a thousandth, and its product to a millionth: hundreds
+            of steps pass before any motion is seen at all.
 
     Raises:
         ValueError: fewer than two widths.
@@ -70,17 +74,23 @@ class MotionPathway(nn.Module):
         search: int = 4,
         mask_of: MaskOf = "target",
         epsilon: float = 1e-6,
+        normalised: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) < 2:
             raise ValueError(f"{len(widths)} levels: give at least two, as flow is estimated at stride 4")
-        self.search, self.mask_of, self.epsilon = search, mask_of, epsilon
+        self.search, self.mask_of, self.epsilon, self.normalised = search, mask_of, epsilon, normalised
         self.pyramid = nn.ModuleList(
             nn.Sequential(*_convolution(a, b, stride=2), *_convolution(b, b)) for a, b in pairwise((3, *widths))
         )
         self.reduce = nn.ModuleList(nn.Sequential(*_convolution(width, REDUCED, 1)) for width in reversed(widths[1:]))
         self.estimator = _Estimator((2 * search + 1) ** 2 + REDUCED + 2)
         self.decoder = nn.Sequential(nn.Linear(_Estimator.CHANNELS, 64), nn.LeakyReLU(SLOPE), nn.Linear(64, 2))
+        if normalised:
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, a=SLOPE, nonlinearity="leaky_relu")
+                    nn.init.zeros_(cast("Tensor", module.bias))
 
     @property
     def multiple(self) -> int:
@@ -127,7 +137,8 @@ class MotionPathway(nn.Module):
             else:
                 flow, vectors = 2 * _resize(flow, size), 2 * vectors
                 there = warp(there, flow)
-            cost = nn.functional.leaky_relu(cost_volume(reference, there, self.search), SLOPE)
+            compared = (standardised(reference), standardised(there)) if self.normalised else (reference, there)
+            cost = nn.functional.leaky_relu(cost_volume(*compared, self.search), SLOPE)
             estimate = self.estimator(torch.cat([cost, reduce(reference), flow], dim=1))
             vectors = vectors + self.decoder(pool(estimate, shares, self.epsilon)).float()
             flow = compose(vectors, shares)
@@ -173,6 +184,12 @@ def compose(vectors: Tensor, shares: Tensor) -> Tensor:
     """(B, regions, 2) vectors to the (B, 2, h, w) flow of the (B, regions, h, w) regions (equation 5)."""
     # No matrix product: autocast would round it to half precision, which cannot tell the pixels of a wide grid apart.
     return (vectors[..., None, None] * shares[:, :, None]).sum(dim=1)
+
+
+def standardised(features: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """(B, C, h, w) features with mean 0 and deviation 1 in every cell, so that a mean product is a correlation."""
+    centred = features - features.mean(dim=1, keepdim=True)
+    return centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + epsilon)
 
 
 def cost_volume(reference: Tensor, other: Tensor, search: int = 4) -> Tensor:
