@@ -96,6 +96,16 @@ def test_without_occlusion_what_left_the_frame_costs():
     assert photometric_loss(first, second, there, back) < 0.3 * plain
 
 
+def test_leading_everything_out_of_the_frame_is_no_way_out():
+    first, second = panned(0, 4)
+    far, back = flows(0, 500, batch=1), flows(0, -500, batch=1)
+    assert photometric_loss(first, second, far, back) == 0  # as published
+    guarded = PhotometricConfig(least_shown=0.5)
+    assert photometric_loss(first, second, far, back, guarded) > 0.5
+    near = flows(0, 4, batch=1), flows(0, -4, batch=1)
+    assert photometric_loss(first, second, *near, guarded) == photometric_loss(first, second, *near)
+
+
 def test_swapping_the_frames_swaps_the_directions():
     a, b = picture(1), picture(2)
     there, back = flows(1, 2), flows(-1, 0.5)

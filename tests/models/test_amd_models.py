@@ -8,7 +8,7 @@ import torch
 from pixelkin.cues.photometric import photometric_loss
 from pixelkin.models.amd import AMDNetwork
 from pixelkin.models.amd_appearance import AppearancePathway, soft_regions
-from pixelkin.models.amd_motion import MotionPathway, compose, cost_volume, pool
+from pixelkin.models.amd_motion import MotionPathway, compose, cost_volume, pool, standardised
 
 SIZE = (64, 128)
 
@@ -75,6 +75,27 @@ def test_the_cost_volume_is_the_mean_product_with_each_neighbour():
                 inside = 0 <= y + dy < 5 and 0 <= x + dx < 6
                 expected = (a[1, :, y, x] * b[1, :, y + dy, x + dx]).mean() if inside else torch.zeros(())
                 torch.testing.assert_close(found[1, (dy + 2) * 5 + dx + 2, y, x], expected)
+
+
+def test_cells_are_compared_by_correlation():
+    a, b = (torch.randn(1, 16, 5, 6, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    found = cost_volume(standardised(3 * a + 1), standardised(0.01 * b - 2), search=1)[0, 4]
+    for y, x in ((0, 0), (2, 3), (4, 5)):
+        true = torch.corrcoef(torch.stack([a[0, :, y, x], b[0, :, y, x]]))[0, 1]
+        assert found[y, x] == pytest.approx(float(true), abs=0.1)  # epsilon shrinks what hardly varies
+    assert standardised(torch.ones(1, 4, 2, 2)).abs().max() == 0
+
+
+def test_normalised_layers_pass_on_what_they_are_given():
+    """Torch's first weights shrink it from layer to layer, until no motion is seen."""
+    picture = frames(0)
+    strengths = {}
+    for normalised in (False, True):
+        torch.manual_seed(0)
+        coarsest = MotionPathway(normalised=normalised)._features(picture)[0]
+        strengths[normalised] = float(coarsest.std())
+    assert strengths[False] < 0.02
+    assert strengths[True] > 0.1
 
 
 def test_pooling_is_the_mean_over_the_region_and_finite_without_one():

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelkin.data import Dataset, Instances, Sample
+from pixelkin.methods.amd_adapt import adapt_clips
 from pixelkin.methods.amd_config import AMDConfig
 from pixelkin.methods.amd_examples import PairExamples
 from pixelkin.methods.amd_flow import build_flow_network, divide
@@ -16,7 +17,7 @@ from pixelkin.methods.amd_flow_fit import adapt_flow, fit_flow, given_flow
 from pixelkin.methods.amd_regions import PairLoss, build_network, choose, look, objects_of, segment_flow
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
 from pixelkin.models.flow_regions import FlowRegions
-from pixelkin.training.budget import Budget
+from pixelkin.training.budget import Budget, Stages
 from pixelkin.training.loop import train
 from pixelkin.viz import flow_wheel, heatmap, semantic_picture
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from pixelkin.models.amd import AMDNetwork
 
 REGIONS, FLOW = "regions", "flow"
+
+USED_LATER = ("flow", "region", "choose_by", "choose_on", "threshold", "min_area")
+"""Settings that the training of the pathways does not depend on."""
+
+LATER = 2.0
+"""How much more of a time budget the clips have together than the training before them."""
 
 NO_MODEL = "amd has no model yet: call fit or load first"
 
@@ -81,6 +88,7 @@ class AMD(Method):
 
         config = self.config
         examples = PairExamples(config, frames)
+        stages = Stages(budget, {"pathways": 1.0} | ({"clips": LATER} if config.clip.adapted else {}))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = build_network(config, pretrained=config.from_weights)
@@ -90,27 +98,33 @@ class AMD(Method):
             PairLoss(config),
             config.training.model_copy(update={"seed": seed}),
             out=out / "pathways",
-            budget=budget,
+            budget=stages.begin("pathways"),
             device=self.device,
             identity={
-                "config": config.model_dump(
-                    mode="json",
-                    exclude={"training", "flow", "region", "choose_by", "choose_on", "threshold", "min_area"},
-                ),
+                "config": config.model_dump(mode="json", exclude={"training", "clip", *USED_LATER}),
                 "name": frames.name,
                 "pairs": examples.digest(),
             },
         )
         self.network = network
         choice = choose(network, frames, config)
+        heads: dict[str, Any] = {}
+        if config.clip.adapted:
+            heads = self._adapt_photometric(network, frames, out, stages.begin("clips"), seed, config.clip.adapted)
         self.facts = {
+            "heads": heads,
             "clips": len(examples.clips),
-            "pairs": sum(len(pairs) for pairs in examples.clips),
+            "pairs": sum(len(pairs) for pairs in examples.clips.values()),
             "region": choice.region,
             "agreement": round(choice.agreement, 3),
             "ranks": [round(float(rank), 3) for rank in choice.ranks],
             "training": {"iterations": report.iterations, "seconds": round(report.seconds, 1)},
         }
+
+    def _adapt_photometric(
+        self, network: AMDNetwork, frames: Dataset, out: Path, budget: Budget | None, seed: int, steps: int
+    ) -> dict[str, Any]:
+        return adapt_clips(network, frames, self.config, steps=steps, out=out / "clips", budget=budget, seed=seed)
 
     def _fit_flow(self, frames: Dataset, out: Path, budget: Budget | None, seed: int) -> None:
         """Prepare the clips, train the common head, and a copy of it for each clip."""
@@ -118,7 +132,7 @@ class AMD(Method):
         self.network, self.facts = found.network, found.facts
 
     def adapt(self, dataset: Dataset, *, out: Path, budget: Budget | None = None, seed: int = 0) -> None:
-        """Give clips that it was not fitted on a head of their own, each from a fresh copy of the common one.
+        """Give clips that it was not fitted on a division of their own, each from a fresh copy of the common one.
 
         Args:
             dataset: frames of clips.
@@ -128,14 +142,16 @@ class AMD(Method):
 
         Raises:
             RuntimeError: the method is neither fitted nor loaded.
-            ValueError: a model of the published objective, or no clip with two frames of one size.
+            ValueError: no clip with two frames of one size.
         """
         if self.network is None:
             raise RuntimeError(NO_MODEL)
-        if not isinstance(self.network, FlowRegions):
-            raise ValueError("this model explains frames, not flow, and cannot be adapted: fit with objective=flow")
-        frames = dataset.with_label("clip")
-        heads = adapt_flow(self.network, self.config, frames, out=Path(out), budget=budget, seed=seed)
+        frames, out = dataset.with_label("clip"), Path(out)
+        if isinstance(self.network, FlowRegions):
+            heads = adapt_flow(self.network, self.config, frames, out=out, budget=budget, seed=seed)
+        else:
+            steps = self.config.clip.adapted_later
+            heads = self._adapt_photometric(self.network, frames, out, budget, seed, steps)
         self.facts["heads"] = {**self.facts.get("heads", {}), **heads}
 
     @property
@@ -166,9 +182,11 @@ class AMD(Method):
         if self.network is None:
             raise RuntimeError(NO_MODEL)
         image = sample.image
+        head = self.facts.get("heads", {}).get(sample.clip)
+        clip = head["key"] if head else None
         if isinstance(self.network, FlowRegions):
-            return self._divided(self.network, sample, image, following)
-        shares, _ = look(self.network, image, self.config)
+            return self._divided(self.network, sample, image, following, clip)
+        shares, _ = look(self.network, image, self.config, clip=clip)
         stride = float(np.sqrt(image.shape[0] * image.shape[1] / (shares.shape[1] * shares.shape[2])))
         maps = {REGIONS: Field(shares, stride)}
         if following is not None:
@@ -176,11 +194,15 @@ class AMD(Method):
         return Fields(sample.size, maps)
 
     def _divided(
-        self, network: FlowRegions, sample: Sample, image: npt.NDArray[np.uint8], following: Sample | None
+        self,
+        network: FlowRegions,
+        sample: Sample,
+        image: npt.NDArray[np.uint8],
+        following: Sample | None,
+        clip: str | None,
     ) -> Fields:
         """By the clip's own head, where it has one, and the common one elsewhere; ``flow`` is the given one."""
-        head = self.facts.get("heads", {}).get(sample.clip)
-        shares = divide(network, image, self.config.flow, clip=head["key"] if head else None)
+        shares = divide(network, image, self.config.flow, clip=clip)
         maps = {REGIONS: Field(shares, image.shape[0] / shares.shape[1])}
         if following is not None:
             maps[FLOW] = Field(given_flow(image, following.image, self.config.flow, self.device), maps[REGIONS].stride)
@@ -211,10 +233,10 @@ class AMD(Method):
         network: AMDNetwork | FlowRegions
         if self.config.objective == "flow":
             network = build_flow_network(self.config.backbone_name, self.config.flow, pretrained=False)
-            for head in self.facts.get("heads", {}).values():
-                network.add_clip(head["key"])
         else:
             network = build_network(self.config, pretrained=False)
+        for head in self.facts.get("heads", {}).values():
+            network.add_clip(head["key"])
         network.load_state_dict(tensors)
         self.network = network.to(resolve_device(self.device)).eval()
 
@@ -233,6 +255,8 @@ class AMD(Method):
             )
         else:
             lines["Heads"] = f"one for all, and {len(facts.get('heads', {}))} for a clip each"
+        if self.config.objective == "photometric" and facts.get("heads"):
+            lines["Adapted"] = f"{len(facts['heads'])} clips have an appearance pathway of their own"
         if self.network is not None and self.config.from_weights:
             lines["Backbone licence"] = (
                 self.network.backbone if isinstance(self.network, FlowRegions) else self.network.appearance.backbone

@@ -25,6 +25,23 @@ AUTO = "auto"
 SMALLEST_RESNET = "test_resnet"
 
 
+class ClipConfig(MethodConfig):
+    """How the published objective goes on with each clip: a copy of both pathways learns from it alone."""
+
+    adapted: int = pydantic.Field(default=0, ge=0)
+    """Most steps of a copy for each clip of the fit; 0: none, the common pathway divides all."""
+    adapt: bool = False
+    """Whether a finished model is adapted to the clips it is to label, each with a copy of its own."""
+    adapted_later: int = pydantic.Field(default=100, ge=1)
+    """Most steps of a copy for a clip that was not in the fit; published: 100."""
+    rate: float = pydantic.Field(default=1e-3, gt=0)
+    """Learning rate; published: not said, 1e-4 in training."""
+    look_every: int = pydantic.Field(default=20, ge=1)
+    """Steps between looks at pairs of frames held out, by which the best weights are kept."""
+    patience: int = pydantic.Field(default=3, ge=1)
+    """After so many looks without better ones it ends."""
+
+
 class AMDConfig(MethodConfig):
     """Settings of :class:`~pixelkin.methods.amd.AMD`; what differs from the paper says so.
 
@@ -75,6 +92,8 @@ class AMDConfig(MethodConfig):
     """Side of the square that training sees of a pair; published: 384."""
     training: TrainingConfig = TrainingConfig(iterations=300, batch_size=4, learning_rate=1e-3, weight_decay=1e-6)
     """Published: 100,000 steps of 16 pairs, adam, 1e-4."""
+    clip: ClipConfig = ClipConfig()
+    """Settings of the adaptation to single clips; ``objective=flow`` has its own in ``flow``."""
     region: int | None = pydantic.Field(default=None, ge=0)
     """The region that is the object, from 0; none: what the fit chose."""
     choose_by: Criterion = "both"
@@ -109,7 +128,7 @@ class AMDConfig(MethodConfig):
     @property
     def adapts(self) -> bool:
         """See :class:`MethodConfig`."""
-        return self.flow.adapt
+        return self.flow.adapt if self.objective == "flow" else self.clip.adapt
 
     @property
     def from_weights(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -48,6 +49,9 @@ def frame_pairs(dataset: Dataset, gap: int = 1) -> dict[str, list[FramePair]]:
 class PairExamples:
     """Training examples: a random clip, a random pair of it, and the same random square of both frames.
 
+    Attributes:
+        clips: the pairs of each clip that has any.
+
     Args:
         config: the settings.
         dataset: frames of clips.
@@ -63,11 +67,15 @@ class PairExamples:
             raise ValueError(
                 "no clip has two frames of one size in a row, and amd learns from motion: give clips of several frames"
             )
-        self.clips = list(pairs.values())
+        self.clips = pairs
+        self._pairs = list(pairs.values())
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """``pair`` (2, 3, crop, crop) uint8."""
-        pairs = self.clips[int(rng.integers(len(self.clips)))]
+        return self.cut(self._pairs[int(rng.integers(len(self._pairs)))], rng)
+
+    def cut(self, pairs: Sequence[FramePair], rng: np.random.Generator) -> dict[str, Tensor]:
+        """The same of a random one of these pairs."""
         pair = pairs[int(rng.integers(len(pairs)))]
         images = [self.dataset[index].image for index in pair]
         height, width = images[0].shape[:2]
@@ -80,7 +88,7 @@ class PairExamples:
 
     def digest(self) -> str:
         """Differs where the frames or their pairs do."""
-        names = [[[self.dataset[index].name for index in pair] for pair in pairs] for pairs in self.clips]
+        names = [[[self.dataset[index].name for index in pair] for pair in pairs] for pairs in self._pairs]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 

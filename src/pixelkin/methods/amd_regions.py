@@ -56,18 +56,21 @@ class PairLoss:
 
 
 @torch.inference_mode()
-def look(network: AMDNetwork, image: npt.NDArray[np.uint8], config: AMDConfig) -> tuple[Array, Array]:
+def look(
+    network: AMDNetwork, image: npt.NDArray[np.uint8], config: AMDConfig, *, clip: str | None = None
+) -> tuple[Array, Array]:
     """Regions and features of a whole image, on one grid that covers it.
 
     Args:
         network: in eval mode.
         image: (H, W, 3) uint8 RGB.
         config: how large it is looked at.
+        clip: key of the clip whose appearance pathway looks; None, the common one.
 
     Returns:
         (regions, h, w) shares and (C, h, w) features.
     """
-    logits, features = network.appearance.eval().look(_pixels(network, image, config))
+    logits, features = network.of_clip(clip).eval().look(_pixels(network, image, config))
     return soft_regions(logits)[0].cpu().numpy(), features[0].cpu().numpy()
 
 

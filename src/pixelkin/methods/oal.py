@@ -48,7 +48,7 @@ class OALConfig(MethodConfig):
     """Channels of an embedding that is trained beside the affinities; 0: none."""
     crop: tuple[int, int] = (256, 384)
     """Height and width of a training crop, multiples of 32."""
-    pressing: float = pydantic.Field(default=0.5, ge=0, le=1)
+    pressing: float = pydantic.Field(default=0.8, ge=0, le=1)
     """Share of the crops in which objects that stand alone are pressed against others."""
     doubt: bool = True
     """Whether pairs that only touch at rest may be disbelieved."""

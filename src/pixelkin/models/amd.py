@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -41,6 +42,20 @@ class AMDNetwork(nn.Module):
         if any(side <= 0 or side % motion.multiple for side in motion_size):
             raise ValueError(f"motion_size {motion_size}: make both sides multiples of {motion.multiple}")
         self.appearance, self.motion, self.motion_size = appearance, motion, motion_size
+        self.clips = nn.ModuleDict()
+
+    def add_clip(self, key: str) -> AppearancePathway:
+        """A fresh copy of the appearance pathway for one clip; the common one stays as it is."""
+        self.clips[key] = copy.deepcopy(self.appearance)
+        return self.of_clip(key)
+
+    def of_clip(self, key: str | None) -> AppearancePathway:
+        """The appearance pathway of a clip, or the common one for None."""
+        return self.appearance if key is None else cast("AppearancePathway", self.clips[key])
+
+    def without_clips(self) -> AMDNetwork:
+        """Both common pathways alone, the same weights."""
+        return AMDNetwork(self.appearance, self.motion, self.motion_size)
 
     def forward(self, pair: Tensor) -> PairOutput:
         """(B, 2, 3, H, W) RGB in 0..1; both frames of all pairs go through the appearance pathway as one batch."""
