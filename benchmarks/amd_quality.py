@@ -10,7 +10,8 @@ Rows, from the same frames at the same size:
 * common: the head that learned from all sequences.
 * sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd` makes.
 * adapted, adapted and sharpened: the same with a copy of the head for each sequence; with flow.adapted above 0.
-* photometric: with --photometric, the published objective, trained on the same frames; not adapted.
+* photometric, adapted photometric: with --photometric, the published objective, trained on the same frames from random
+  weights; the latter with a copy for each sequence, with clip.adapted above 0.
 
 J is the mean over the frames but the first and the last, or every few of them (--every), in percent; the sequence's
 masks are read for it alone.
@@ -162,7 +163,8 @@ def rows_of(
             sharp = "adapted and sharpened"
             yield sharp, lambda: measured(lambda m: partial(of_method, m), sharp, sharpen=True)
     else:
-        yield "photometric", lambda: measured(lambda m: partial(soft_mask, m), "photometric")
+        names = ["photometric"] + ["adapted photometric"] * bool(config.clip.adapted)
+        yield from ((name, lambda name=name: measured(lambda m: partial(soft_mask, m), name)) for name in names)  # type: ignore[misc]
 
 
 def main() -> None:
