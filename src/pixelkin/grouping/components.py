@@ -16,7 +16,13 @@ from pixelkin.data.sample import UNKNOWN
 
 
 def connected_components(
-    semantic: npt.NDArray[Any], *, min_area: int = 16, connectivity: int = 8, unknown: int = UNKNOWN
+    semantic: npt.NDArray[Any],
+    *,
+    min_area: int = 16,
+    connectivity: int = 8,
+    unknown: int = UNKNOWN,
+    confidence: npt.NDArray[Any] | None = None,
+    source: str = "components",
 ) -> Instances:
     """Each connected component of a class is one instance, scored by the square root of its area.
 
@@ -25,9 +31,11 @@ def connected_components(
         min_area: smaller components are dropped, in pixels.
         connectivity: 4 or 8.
         unknown: the class id of unlabelled pixels.
+        confidence: (H, W) how sure each pixel's class is; the score is its mean over the component instead.
+        source: of the instances.
     """
     parts = class_components(semantic, connectivity=connectivity, unknown=unknown)
-    return _as_instances(parts, min_area, "components")
+    return _as_instances(parts, min_area, source, confidence)
 
 
 def watershed(
@@ -168,14 +176,19 @@ def marker_distance(semantics: Iterable[npt.NDArray[Any]], *, unknown: int = UNK
     return max(1, round(0.25 * float(np.average(radii, weights=areas)))) if radii else 1
 
 
-def _as_instances(parts: Components, min_area: int, source: str) -> Instances:
+def _as_instances(
+    parts: Components, min_area: int, source: str, confidence: npt.NDArray[Any] | None = None
+) -> Instances:
     areas = np.bincount(parts.labels.ravel(), minlength=len(parts.classes) + 1)[1:]
     kept = areas >= max(min_area, 1)
     renumber = np.zeros(len(areas) + 1, dtype=np.int32)
     renumber[1:][kept] = np.arange(1, int(kept.sum()) + 1)
+    scores = np.sqrt(areas)
+    if confidence is not None:
+        scores = np.bincount(parts.labels.ravel(), np.ravel(confidence), minlength=len(areas) + 1)[1:] / areas
     return Instances.from_label_map(
         renumber[parts.labels],
         labels=parts.classes[kept],
-        scores=np.sqrt(areas[kept]),
+        scores=scores[kept],
         sources=[source] * int(kept.sum()),
     )
