@@ -47,12 +47,9 @@ class AppearancePathway(nn.Module):
         self.regions = regions
         self.backbone = build_backbone(backbone, pretrained=pretrained, output_stride=output_stride)
         if not own_dilations:
-            _dilate_last_stage_only(self.backbone)
-        self.head = nn.Sequential(
-            *_block(self.backbone.channels[-1], head_channels, head_dilation),
-            *_block(head_channels, head_channels, head_dilation),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(head_channels, regions, 1),
+            dilate_last_stage_only(self.backbone)
+        self.head = fcn_head(
+            self.backbone.channels[-1], head_channels, regions, dilation=head_dilation, dropout=dropout
         )
 
     @property
@@ -70,13 +67,31 @@ class AppearancePathway(nn.Module):
         return cast("Tensor", self.head(features)), features
 
 
+def fcn_head(inside: int, channels: int, outside: int, *, dilation: int, dropout: float) -> nn.Sequential:
+    """A fully convolutional head: two 3 x 3 convolutions with batch normalisation and ReLU, and a 1 x 1 one.
+
+    Args:
+        inside: channels of the map it is given.
+        channels: its width.
+        outside: channels of what it says, logits.
+        dilation: of its 3 x 3 convolutions.
+        dropout: share of its channels left out in training.
+    """
+    return nn.Sequential(
+        *_block(inside, channels, dilation),
+        *_block(channels, channels, dilation),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(channels, outside, 1),
+    )
+
+
 def _block(inside: int, outside: int, dilation: int) -> tuple[nn.Module, ...]:
     convolution = nn.Conv2d(inside, outside, 3, padding=dilation, dilation=dilation, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution, nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
 
 
-def _dilate_last_stage_only(backbone: Backbone) -> None:
+def dilate_last_stage_only(backbone: Backbone) -> None:
     """Give a ResNet of stride 8 the published dilations, 1 in the third stage and 2 in all of the fourth."""
     stages = [getattr(backbone.body, name, None) for name in ("layer3", "layer4")]
     if backbone.strides[-1] != 8 or not all(isinstance(stage, nn.Module) for stage in stages):
