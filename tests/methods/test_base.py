@@ -199,7 +199,9 @@ def test_missing_labels_name_the_flag(learner: Learner) -> None:
 def test_unknown_methods_name_the_nearest() -> None:
     with pytest.raises(UnknownMethodError, match="did you mean 'siseg'"):
         get_method("sisge")
-    with pytest.raises(UnknownMethodError, match="this version has siseg, irnet, bestie, amd, oal, components"):
+    with pytest.raises(
+        UnknownMethodError, match="this version has siseg, irnet, bestie, amd, oal, semantic, components"
+    ):
         get_method("xyz")
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from pixelkin.data import Dataset, ImageError, Sample
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.methods.base import MethodConfig
+from pixelkin.methods.tag_classifier import Crops
 from pixelkin.methods.windows import LongSide, Scales, random_window
 from pixelkin.models.class_maps import ClassMaps, class_scores, map_loss
 from pixelkin.models.classifier import CamClassifier
@@ -135,7 +136,7 @@ def _loss(model: torch.nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tens
 class MapExamples:
     """Training crops at random scales, some mirrored, with their class maps; unknown beyond the image."""
 
-    def __init__(self, config: ClassMapConfig, dataset: Dataset, classes: Sequence[int]) -> None:
+    def __init__(self, config: Crops, dataset: Dataset, classes: Sequence[int]) -> None:
         self.config, self.dataset = config, dataset
         self.rows = np.full(max(UNKNOWN, *classes) + 1, -1, np.int32)
         self.rows[0] = 0

@@ -68,6 +68,13 @@ METHODS: dict[str, MethodInfo] = {
             "after the idea of Object Affinity Learning (TPAMI 2023), our own design",
         ),
         MethodInfo(
+            "semantic",
+            "pixelkin.methods.semantic:SemanticSegmenter",
+            "learns the class of every pixel; fine-tunes any backbone, to label new images or to judge the backbone",
+            ("semantic",),
+            "The Emergence of Objectness: Learning Zero-Shot Segmentation from Videos, section 4.3, NeurIPS 2021",
+        ),
+        MethodInfo(
             "components",
             "pixelkin.methods.baselines:Components",
             "connected components of every class; baseline, learns nothing",
