@@ -68,7 +68,7 @@ PUBLISHED = SemanticConfig(
     ),
     longest=683,
 )
-"""The paper's steps, batch and learning rate; what it leaves open is as in mmsegmentation's FCN for PASCAL VOC.
+"""The paper's steps, batch, learning rate and schedule; the rest is as in mmsegmentation's FCN for PASCAL VOC.
 
 Its images, 500 x 375, are brought to a short side of 512 (683 the long one), in training times 0.5 to 2.
 """
