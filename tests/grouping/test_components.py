@@ -130,3 +130,13 @@ def test_errors_say_what_is_wrong():
         class_components(np.zeros((2, 3, 4)))
     with pytest.raises(ValueError, match="4 or 8"):
         class_components(np.zeros((3, 4)), connectivity=6)
+
+
+def test_components_are_scored_by_the_confidence_of_their_pixels_where_it_is_given() -> None:
+    semantic = np.zeros((6, 9), np.uint8)
+    semantic[:3, :3], semantic[:3, 6:], semantic[5, 5] = 1, 1, 2
+    confidence = np.linspace(0, 1, 54).reshape(6, 9)
+    found = connected_components(semantic, min_area=2, confidence=confidence, source="made")
+    assert np.allclose(found.scores, [confidence[:3, :3].mean(), confidence[:3, 6:].mean()])
+    assert list(found.sources) == ["made", "made"]
+    assert np.array_equal(found.masks(), connected_components(semantic, min_area=2).masks())
