@@ -83,6 +83,23 @@ def test_train_and_predict(world: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (world / "found" / "instances.json").read_bytes() == before
 
 
+def test_what_is_found_in_a_clip_keeps_its_id(world: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "davis/JPEGImages/480p/still"
+    frames.mkdir(parents=True)
+    for number in range(3):
+        Image.open(world / "images/0.png").save(frames / f"{number:05d}.jpg", quality=95)
+    found = tmp_path / "found"
+    settings = {"score": "0.0", "detections": "3"}
+    summary = pixelkin.predict(world / "student", tmp_path / "davis", out=found, settings=settings)
+    assert (summary.done, summary.films) == (3, 1)
+    coco = json.loads((found / "instances.json").read_text())
+    tracks: dict[int, set[int]] = {}
+    for annotation in coco["annotations"]:
+        tracks.setdefault(annotation["image_id"], set()).add(annotation["track_id"])
+    assert len(tracks) == 3
+    assert len({frozenset(each) for each in tracks.values()}) == 1  # nothing moves
+
+
 def test_tags_say_what_may_be_found(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = sorted(p.name for p in (world / "images").iterdir())
     rows = [f"{names[0]},dog", f"{names[1]},cat", f"{names[2]},"]

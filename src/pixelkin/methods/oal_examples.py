@@ -31,11 +31,11 @@ from pixelkin.models.center_fields import STRIDE
 ELSEWHERE = 0.1
 """Share of the crops that lie anywhere, and not about an object."""
 
-TRIES = 4
+TRIES = 8
 """Frames that are looked at for an object that can be cut out."""
 
-LARGEST, SMALLEST = 2.0, 0.3
-"""Most and least that an object is resized by before it is pressed."""
+LARGEST, SMALLEST = 1.6, 0.6
+"""Most and least that an object is resized by before it is pressed: what touches is mostly of one kind and near."""
 
 
 class LabelFrames:
@@ -224,25 +224,22 @@ class PairExamples:
         """A whole object of a random frame, brought to about an area of pixels, and whether it is surely one."""
         for _ in range(TRIES):
             frame = self.source[int(rng.choice(self.indices))]
-            if frame.whole:
-                break
-        else:
-            return None, False
-        number = int(rng.choice(frame.whole))
-        rows, columns = np.nonzero(frame.objects == number)
-        box = (
-            slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
-            slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
-        )
-        image, mask = frame.image[box], frame.mask[box]
-        cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
-        mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
-        if mask.sum() < 32:
-            return None, False
-        scale = float(np.sqrt(area / mask.sum()) * np.exp(rng.normal(0, 0.2)))
-        if not SMALLEST < scale < LARGEST:
-            return None, False
-        return resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5)), number in frame.sure
+            if not frame.whole:
+                continue
+            number = int(rng.choice(frame.whole))
+            rows, columns = np.nonzero(frame.objects == number)
+            box = (
+                slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
+                slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
+            )
+            image, mask = frame.image[box], frame.mask[box]
+            cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
+            mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
+            scale = float(np.sqrt(area / max(mask.sum(), 1)) * np.exp(rng.normal(0, 0.2)))
+            if mask.sum() >= 32 and SMALLEST < scale < LARGEST:
+                donor = resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5))
+                return donor, number in frame.sure
+        return None, False
 
 
 class CrowdedScenes:

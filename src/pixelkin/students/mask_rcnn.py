@@ -112,6 +112,7 @@ class MaskRCNNStudent(Method):
     summary: ClassVar[str] = "student: learns from the instances of a run, finds them in new images"
     supervision: ClassVar[tuple[str, ...]] = ("instances",)
     uses: ClassVar[tuple[str, ...]] = ("semantic", "ignore")
+    links: ClassVar[bool] = True
     paper: ClassVar[str] = "Mask R-CNN, arXiv 1703.06870"
     config_class = MaskRCNNConfig
     config: MaskRCNNConfig
