@@ -10,6 +10,8 @@ Rows, from the same frames at the same size:
 * common: the head that learned from all sequences.
 * sharpened: that, drawn to the colours of the frame. What `pixelkin label --method amd` makes.
 * adapted, adapted and sharpened: the same with a copy of the head for each sequence; with flow.adapted above 0.
+* adapted later, with --fit-on: the model learned from those sequences alone, and each of the others gets a copy of its
+  head afterwards, as `pixelkin label NEW --model MODEL --set flow.adapt=true` does.
 * photometric, adapted photometric: with --photometric, the published objective, trained on the same frames from random
   weights; the latter with a copy for each sequence, with clip.adapted above 0.
 
@@ -118,6 +120,10 @@ def _picture(image: npt.NDArray[np.uint8], mask: Mask, truth: Mask) -> npt.NDArr
     return np.asarray(cv2.resize(shown, None, fx=0.45, fy=0.45, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def _unlabelled(dataset: Dataset) -> Dataset:
+    return dataset.map(lambda sample: sample.replace(instances=None, ignore=None))
+
+
 def rows_of(
     config: AMDConfig, dataset: Dataset, clips: dict[str, Dataset], arguments: argparse.Namespace, seed: int
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -132,10 +138,17 @@ def rows_of(
                 loaded = AMD.load(folder, device="cpu")
                 method.network, method.facts, method.classes = loaded.network, loaded.facts, loaded.classes  # type: ignore[attr-defined]
             else:
-                unlabelled = dataset.map(lambda sample: sample.replace(instances=None, ignore=None))
-                method.fit(unlabelled, out=folder / "fit", budget=budget, device=arguments.device, seed=seed)
+                method.fit(_unlabelled(dataset), out=folder / "fit", budget=budget, device=arguments.device, seed=seed)
                 method.save(folder)
         return method
+
+    def later(masks: Callable[[AMD], Masks]) -> dict[str, Any]:
+        found = fitted()
+        judged = Dataset([sample for frames in clips.values() for sample in frames])
+        started = time.perf_counter()
+        found.adapt(_unlabelled(judged), out=folder / "later", budget=budget, seed=seed)
+        took = time.perf_counter() - started
+        return measured(masks, "adapted later", sharpen=True) | {"fit_s": took}
 
     def measured(masks: Callable[[AMD], Masks], row: str, **changes: Any) -> dict[str, Any]:
         found = fitted()
@@ -162,6 +175,8 @@ def rows_of(
             yield "adapted", lambda: measured(lambda m: partial(soft_mask, m), "adapted", sharpen=False)
             sharp = "adapted and sharpened"
             yield sharp, lambda: measured(lambda m: partial(of_method, m), sharp, sharpen=True)
+        if arguments.fit_on is not None:
+            yield "adapted later", lambda: later(lambda m: partial(of_method, m))
     else:
         names = ["photometric"] + ["adapted photometric"] * bool(config.clip.adapted)
         yield from ((name, lambda name=name: measured(lambda m: partial(soft_mask, m), name)) for name in names)  # type: ignore[misc]
@@ -173,6 +188,7 @@ def main() -> None:
     parser.add_argument("davis", type=Path)
     parser.add_argument("--out", type=Path, default=Path("amd_quality"))
     parser.add_argument("--sequences", help="comma-separated; default all")
+    parser.add_argument("--fit-on", help="comma-separated sequences to learn from; the others are judged")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--long-side", type=int, default=384)
     parser.add_argument("--every", type=int, default=1, help="judge only every so manieth frame")
@@ -186,6 +202,11 @@ def main() -> None:
     dataset = open_dataset(arguments.davis)
     wanted = None if arguments.sequences is None else set(arguments.sequences.split(","))
     dataset = dataset.filter(lambda sample: wanted is None or sample.clip in wanted)
+    everything = dataset
+    if arguments.fit_on is not None:
+        taught = set(arguments.fit_on.split(","))
+        everything = dataset.filter(lambda sample: sample.clip in taught)
+        dataset = dataset.filter(lambda sample: sample.clip not in taught)
     names = sorted({str(sample.clip) for sample in dataset})
     if not names:
         raise SystemExit(f"{arguments.davis}: no such sequences: leave --sequences out")
@@ -219,7 +240,7 @@ def main() -> None:
     measure(f"centre {judged}", lambda: plain(centre))
     measure(f"residual {judged}", lambda: plain(partial(residual, config=config.flow)))
     for seed in (int(text) for text in arguments.seeds.split(",")):
-        for row, measured in rows_of(config, dataset, clips, arguments, seed):
+        for row, measured in rows_of(config, everything, clips, arguments, seed):
             measure(f"{row} {arguments.name} {judged} seed {seed}", measured)
 
 

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from pixelkin.cues.depth import DepthError, depth_of_disparity, monocular_depth, stereo_depth
 
@@ -48,3 +49,28 @@ def test_motorcycle_agrees_with_its_measured_disparity():
     both = (found > 0) & (true > 0)
     assert both.mean() > 0.5
     assert (np.abs(found[both] / true[both] - 1) < 0.03).mean() > 0.85
+
+
+@pytest.mark.parametrize("kind", ["relative", "metric"])
+def test_depth_from_one_picture(tmp_path, kind):
+    """By a Depth Anything of random weights: what is checked is the way there and back, not the depth."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=56, patch_size=14, out_features=stages,
+        reshape_hidden_states=False,
+    )  # fmt: skip
+    settings = transformers.DepthAnythingConfig(
+        backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, neck_hidden_sizes=[8] * 4,
+        fusion_hidden_size=8, head_hidden_size=8, depth_estimation_type=kind, max_depth=80 if kind == "metric" else 1,
+    )  # fmt: skip
+    transformers.DepthAnythingForDepthEstimation(settings).save_pretrained(tmp_path)
+    size = {"height": 56, "width": 56}
+    transformers.DPTImageProcessor(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    found = monocular_depth(picture, model=str(tmp_path))
+    assert found.shape == (60, 90)
+    assert found.dtype == np.float32
+    assert (found > 0).all()
+    assert found.max() == pytest.approx(50, rel=1e-4) if kind == "relative" else found.max() < 80
