@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixelkin
-from pixelkin.grouping.partition import segment_scores
+from pixelkin.grouping.partition import PartitionMethod, segment_scores
 
 OFFSETS = [(-1, 0), (0, -1), (-3, 0), (0, -3), (2, -2), (0, -6)]
 
@@ -49,11 +49,12 @@ def test_scores_are_the_means_they_say(seed: int) -> None:
         assert found[k - 1] == pytest.approx(truth, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["mutex", "gasp"])
 @pytest.mark.parametrize("probable", [False, True])
-def test_objects_scores_and_classes(probable: bool) -> None:
+def test_objects_scores_and_classes(probable: bool, method: PartitionMethod) -> None:
     labels = scene()
     foreground = np.where(labels > 0, 0.8, 0.3) if probable else labels > 0
-    found = pixelkin.partition(affinities_of(labels), OFFSETS, foreground)
+    found = pixelkin.partition(affinities_of(labels), OFFSETS, foreground, method=method)
     order = np.array([0, 2, 3, 4, 1])  # in raster order the tiny one comes first
     np.testing.assert_array_equal(found.labels, order[labels])
     assert found.labels.dtype == np.int32
@@ -61,6 +62,16 @@ def test_objects_scores_and_classes(probable: bool) -> None:
     assert found.scores == pytest.approx([0, expected, expected, expected])
     assert found.scores.dtype == np.float32
     assert found.classes.tolist() == [1, 1, 1, 1]
+
+
+def test_noise_is_averaged_out() -> None:
+    labels = scene()
+    rng = np.random.default_rng(0)
+    affinities = np.clip(affinities_of(labels, 0.75, 0.25) + rng.normal(0, 0.2, (len(OFFSETS), 20, 30)), 0, 1)
+    found = pixelkin.partition(affinities, OFFSETS, labels > 0, method="gasp")
+    assert len(found.scores) == 4
+    assert (np.array([0, 2, 3, 4, 1])[labels] == found.labels).mean() > 0.98
+    assert len(pixelkin.partition(affinities, OFFSETS, labels > 0).scores) >= 6
 
 
 def test_small_segments_are_left_out_and_the_rest_renumbered() -> None:
@@ -122,6 +133,8 @@ def test_the_inputs_stay_as_they_were() -> None:
         ({"foreground": np.full((4, 5), np.nan)}, "probabilities in 0..1"),
         ({"foreground": np.ones((5, 4), bool)}, r"\(4, 5\)"),
         ({"class_ids": [0, 1]}, "give classes too"),
+        ({"method": "multicut"}, "one of mutex, gasp"),
+        ({"method": "gasp", "classes": np.ones((2, 4, 5))}, "no classes"),
         ({"classes": np.ones((2, 4, 5)), "class_ids": [0]}, "each of 2 classes"),
         ({"classes": np.full((2, 4, 5), np.nan)}, "softmax"),
     ],

@@ -58,9 +58,9 @@ def mutex_watershed(
         ValueError: shapes that do not fit, or values out of range.
     """
     weights, jumps, pulls = check_affinities(affinities, offsets, attractive)
-    steps = _check_stride(stride)
+    steps = check_stride(stride)
     size = weights.shape[1:]
-    inside = np.ones(size, np.bool_) if foreground is None else _check_foreground(foreground, size)
+    inside = np.ones(size, np.bool_) if foreground is None else check_foreground(foreground, size)
     best, sure = np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32)
     if classes is not None:
         scores = check_classes(classes, size)
@@ -125,14 +125,24 @@ def check_classes(classes: npt.ArrayLike, size: tuple[int, ...]) -> Floats:
     return scores
 
 
-def _check_foreground(foreground: npt.ArrayLike, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def check_foreground(foreground: npt.ArrayLike, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """(H, W) bool foreground.
+
+    Raises:
+        ValueError: another shape or kind.
+    """
     inside = np.asarray(foreground)
     if inside.shape != size or inside.dtype != np.bool_:
         raise ValueError(f"the foreground is {inside.dtype} of shape {inside.shape}: give bool of {tuple(size)}")
     return np.require(inside, None, ["C", "W"])
 
 
-def _check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:
+def check_stride(stride: int | tuple[int, int]) -> tuple[int, int]:
+    """(dy, dx).
+
+    Raises:
+        ValueError: no whole numbers of at least 1.
+    """
     pair = np.asarray(stride)
     if pair.shape not in ((), (2,)) or pair.dtype.kind not in "iu" or pair.min() < 1:
         raise ValueError(f"stride is {stride!r}: give a whole number of at least 1, or two as (dy, dx)")
@@ -206,7 +216,7 @@ def _sorted(statements: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _root(parents: npt.NDArray[np.int32], pixel: int) -> int:
+def root(parents: npt.NDArray[np.int32], pixel: int) -> int:
     """The pixel that stands for a segment; halves the way there."""
     while parents[pixel] != pixel:
         parents[pixel] = parents[parents[pixel]]
@@ -215,7 +225,7 @@ def _root(parents: npt.NDArray[np.int32], pixel: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _slot(table: Ints, a: int, b: int) -> int:
+def pair_slot(table: Ints, a: int, b: int) -> int:
     """Where in the table a pair of roots is, or would be."""
     key = (min(a, b) << 32) | max(a, b)
     mixed = key * 0x9E3779B97F4A7C1  # Fibonacci hashing: the high bits of the product are well mixed
@@ -239,7 +249,7 @@ def _larger(table: Ints, parents: npt.NDArray[np.int32], room: int) -> tuple[Int
     for key in table:
         a, b = key >> 32, key & 0xFFFFFFFF
         if key != EMPTY and parents[a] == a and parents[b] == b:
-            out[_slot(out, a, b)] = key
+            out[pair_slot(out, a, b)] = key
     return out, alive
 
 
@@ -269,18 +279,18 @@ def _join(
         number = np.int64(statement & np.uint64(0xFFFFFFFF))
         channel = number // pixels
         pixel = number - channel * pixels
-        a = _root(parents, pixel)
+        a = root(parents, pixel)
         if channel == len(jumps):
             if given[a] == EMPTY:
                 given[a] = best[pixel]
             continue
-        b = _root(parents, pixel + shifts[channel])
+        b = root(parents, pixel + shifts[channel])
         if a == b:
             continue
         if channel >= pulls:
             if 2 * used >= len(table):
                 table, used = _larger(table, parents, 1)
-            slot = _slot(table, a, b)
+            slot = pair_slot(table, a, b)
             if table[slot] == EMPTY:
                 table[slot] = (min(a, b) << 32) | max(a, b)
                 used += 1
@@ -291,7 +301,7 @@ def _join(
             continue
         if len(given) and given[a] != EMPTY and given[b] != EMPTY and given[a] != given[b]:
             continue
-        if length[a] and length[b] and table[_slot(table, a, b)] != EMPTY:
+        if length[a] and length[b] and table[pair_slot(table, a, b)] != EMPTY:
             continue
         if length[a] < length[b]:
             a, b = b, a
@@ -303,8 +313,8 @@ def _join(
         entry = first[b]
         while entry != EMPTY:
             following = after[entry]
-            enemy = _root(parents, other[entry])
-            slot = _slot(table, a, enemy)
+            enemy = root(parents, other[entry])
+            slot = pair_slot(table, a, enemy)
             if table[slot] == EMPTY:
                 table[slot] = (min(a, enemy) << 32) | max(a, enemy)
                 used += 1
@@ -317,7 +327,7 @@ def _join(
     for y in range(height):
         for x in range(width):
             if inside[y, x]:
-                a = _root(parents, y * width + x)
+                a = root(parents, y * width + x)
                 if numbers[a] == 0:
                     if len(given):
                         found[count] = given[a]
