@@ -6,7 +6,7 @@ import pytest
 from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, OUTSIDE, SAME, UNKNOWN
 from pixelkin.data import Camera, Dataset, Instances, Sample
 from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
-from pixelkin.methods.base import ConfigError, Method
+from pixelkin.methods.base import ConfigError, Field, Fields, Method
 from pixelkin.methods.oal import OAL, OALConfig, _best, predict
 from pixelkin.methods.oal_examples import LabelFrames, PairExamples
 from pixelkin.methods.oal_frames import FrameConfig, Frames, moved_as_one, whole_objects
@@ -167,6 +167,25 @@ def test_from_clips_to_instances_and_back_from_disk(clips, tmp_path):
     method.save(tmp_path / "model")
     loaded = Method.load(tmp_path / "model", device="cpu")
     assert loaded.group(loaded.fields(clips[0]), clips[0]) == found
+
+
+def test_the_partition_can_be_chosen():
+    """A few far pairs say no to what most say yes to."""
+    affinity = np.full((len(OFFSETS), 16, 24), 0.7, np.float32)
+    affinity[3, 8, 12:15] = 0
+    fields = Fields((64, 96), {"affinity": Field(affinity, 4), "foreground": Field(np.ones((16, 24), np.float32), 4)})
+    bare = Sample("a", np.zeros((64, 96, 3), np.uint8))
+    for learned, sample in (("geometry", bare), ("labels", bare.replace(semantic=np.ones((64, 96), np.uint8)))):
+        numbers = []
+        for partition in ("mutex", "gasp"):
+            method = OAL(tiny(partition=partition))
+            method.facts = {"learned": learned, "offsets": [list(offset) for offset in OFFSETS]}
+            found = method.group(fields, sample)
+            assert (found.masks().sum(axis=0) == 1).all()
+            numbers.append(len(found))
+        assert numbers[0] > numbers[1] == 1
+    with pytest.raises(ConfigError, match="mutex"):
+        OALConfig.from_settings({"partition": "multicut"})
 
 
 def test_from_semantic_masks(tmp_path):

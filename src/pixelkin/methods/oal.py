@@ -20,7 +20,7 @@ from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.components import class_components
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
 from pixelkin.methods.oal_frames import FrameConfig, Frames, shrunk
-from pixelkin.methods.oal_grouping import group_freely, group_within
+from pixelkin.methods.oal_grouping import Division, group_freely, group_within
 from pixelkin.methods.siseg_crowding import CrowdingConfig, CrowdingRecipe
 from pixelkin.training.budget import Budget
 from pixelkin.training.config import TrainingConfig
@@ -60,8 +60,10 @@ class OALConfig(MethodConfig):
     """Learning rate of the decoder and the heads over the backbone's."""
     threshold: float = pydantic.Field(default=0.5, gt=0, lt=1)
     """Foreground is what is more probable than this."""
+    partition: Literal["mutex", "gasp"] = "mutex"
+    """``mutex``: the strongest pairs decide; ``gasp``: the mean of all pairs between two segments, for noisy ones."""
     stride: int = pydantic.Field(default=1, ge=1)
-    """Only pairs that begin on every so many cells forbid: faster."""
+    """Only far pairs that begin on every so many cells are heard: faster."""
     min_area: int = pydantic.Field(default=48, ge=1)
     """Smaller segments go to their neighbours, or are dropped where they have none; in pixels."""
     flips: bool = True
@@ -171,28 +173,18 @@ class OAL(Method):
         """
         config, zoom = self.config, 4 / fields.stride("affinity")
         offsets = tuple((int(dy), int(dx)) for dy, dx in self.facts["offsets"])
-        source = f"oal:{self.facts['learned']}"
-        semantic = sample.semantic if self.facts["learned"] != "geometry" else None
-        if semantic is not None:
-            return group_within(
-                fields["affinity"],
-                offsets,
-                class_components(semantic),
-                zoom=zoom,
-                min_area=config.min_area,
-                stride=config.stride,
-                source=source,
-            )
-        return group_freely(
-            fields["affinity"],
-            fields["foreground"],
-            offsets,
-            fields.size,
+        division = Division(
             zoom=zoom,
-            threshold=config.threshold,
             min_area=config.min_area,
             stride=config.stride,
-            source=source,
+            method=config.partition,
+            source=f"oal:{self.facts['learned']}",
+        )
+        semantic = sample.semantic if self.facts["learned"] != "geometry" else None
+        if semantic is not None:
+            return group_within(fields["affinity"], offsets, class_components(semantic), division)
+        return group_freely(
+            fields["affinity"], fields["foreground"], offsets, fields.size, division, threshold=config.threshold
         )
 
     def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,7 +15,7 @@ from pixelkin.data import Instances
 from pixelkin.data.components import Components, class_components
 from pixelkin.data.lattice import Offset
 from pixelkin.grouping.cells import cells_to_pixels
-from pixelkin.grouping.partition import partition
+from pixelkin.grouping.partition import Partition, PartitionMethod, partition
 from pixelkin.models.center_fields import STRIDE
 
 USUAL_SIDE = 32.0
@@ -23,17 +24,38 @@ USUAL_SIDE = 32.0
 Labels = npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """How affinities are divided, and what the instances are called."""
+
+    zoom: float
+    """Pixels of the zoomed image per pixel of the image."""
+    min_area: int
+    """Smaller segments go to their neighbours, or are dropped where they have none; in pixels."""
+    stride: int
+    """See :func:`~pixelkin.grouping.partition.partition`; so too ``method``."""
+    method: PartitionMethod
+    source: str
+    """Of the instances."""
+
+    def segments(
+        self,
+        affinity: npt.NDArray[np.float32],
+        offsets: tuple[Offset, ...],
+        cells: npt.NDArray[np.bool_],
+    ) -> Partition:
+        """The segments of the cells and their scores."""
+        return partition(affinity, np.array(offsets), cells, stride=self.stride, method=self.method)
+
+
 def group_freely(
     affinity: npt.NDArray[np.float32],
     foreground: npt.NDArray[np.float32],
     offsets: tuple[Offset, ...],
     size: tuple[int, int],
+    division: Division,
     *,
-    zoom: float,
     threshold: float,
-    min_area: int,
-    stride: int,
-    source: str,
 ) -> Instances:
     """The segments of the foreground, all of class 1; crumbs go to their neighbours.
 
@@ -42,33 +64,26 @@ def group_freely(
         foreground: (h, w) probabilities.
         offsets: of the channels.
         size: (height, width) of the image.
-        zoom: pixels of the zoomed image per pixel of the image.
+        division: how to divide.
         threshold: foreground is what is more probable.
-        min_area: smaller instances are dropped, in pixels.
-        stride: see :func:`~pixelkin.grouping.partition.partition`.
-        source: of the instances.
     """
-    seen = zoomed(size, zoom)
-    found = partition(affinity, np.array(offsets), foreground > threshold, stride=stride)
+    seen = zoomed(size, division.zoom)
+    found = division.segments(affinity, offsets, foreground > threshold)
     scale = cv2.resize(_covering(foreground), None, fx=STRIDE, fy=STRIDE, interpolation=cv2.INTER_LINEAR)
     inside = scale[STRIDE : STRIDE + seen[0], STRIDE : STRIDE + seen[1]] > threshold
     pixels = resized_labels(cells_to_pixels(found.labels, inside, STRIDE, most=1.5), size)
     parts = class_components(resized_labels(inside.astype(np.int32), size))
-    divided, owners, _ = _within(pixels, parts, min_area)
+    divided, owners, _ = _within(pixels, parts, division.min_area)
     worth = found.scores * _means(found.labels, foreground, len(found.scores))
     worth = np.append(0.0, worth)[owners]  # 0: foreground so thin that no cell saw it
-    return _instances(divided, worth, np.ones(len(worth), np.int64), min_area, source)
+    return _instances(divided, worth, np.ones(len(worth), np.int64), division.min_area, division.source)
 
 
 def group_within(
     affinity: npt.NDArray[np.float32],
     offsets: tuple[Offset, ...],
     parts: Components,
-    *,
-    zoom: float,
-    min_area: int,
-    stride: int,
-    source: str,
+    division: Division,
 ) -> Instances:
     """The segments of the components of a semantic map: every pixel of a component goes to one.
 
@@ -76,19 +91,16 @@ def group_within(
         affinity: (C, h, w) probabilities on cells of 4 pixels of the zoomed image.
         offsets: of the channels.
         parts: the (H, W) components and their classes.
-        zoom: pixels of the zoomed image per pixel of the image.
-        min_area: smaller segments go to their neighbours, and smaller components are dropped; in pixels.
-        stride: see :func:`~pixelkin.grouping.partition.partition`.
-        source: of the instances.
+        division: how to divide.
     """
     size = (parts.labels.shape[0], parts.labels.shape[1])
-    inside = resized_labels((parts.labels > 0).astype(np.int32), zoomed(size, zoom)) > 0
+    inside = resized_labels((parts.labels > 0).astype(np.int32), zoomed(size, division.zoom)) > 0
     cells = _any_in_cells(inside, (affinity.shape[1], affinity.shape[2]))
-    found = partition(affinity, np.array(offsets), cells, stride=stride)
+    found = division.segments(affinity, offsets, cells)
     pixels = resized_labels(cells_to_pixels(found.labels, inside, STRIDE), size)
-    divided, owners, homes = _within(pixels, parts, min_area)
+    divided, owners, homes = _within(pixels, parts, division.min_area)
     worth = np.where(owners > 0, np.append(0.0, found.scores)[owners], 1.0)
-    return _instances(divided, worth, parts.classes[homes - 1], min_area, source)
+    return _instances(divided, worth, parts.classes[homes - 1], division.min_area, division.source)
 
 
 def zoomed(size: tuple[int, int], zoom: float) -> tuple[int, int]:
