@@ -97,6 +97,17 @@ def test_normalised_layers_pass_on_what_they_are_given():
     assert strengths[True] > 20 * strengths[False]
 
 
+def test_normalised_regions_start_at_rest_and_move_no_farther_than_is_searched():
+    torch.manual_seed(0)
+    pathway = MotionPathway(normalised=True)
+    inputs = frames(0), frames(1), shares(0), shares(1)
+    assert not pathway(*inputs).forward.vectors.any()
+    pathway.decoder[-1].bias.data[:] = 1e9
+    found = pathway(*inputs).forward.vectors
+    levels = len(pathway.pyramid) - 1
+    assert float(found.detach().abs().max()) == pytest.approx(4 * sum(4 * 2**level for level in range(levels)))
+
+
 def test_pooling_is_the_mean_over_the_region_and_finite_without_one():
     values, hard = torch.randn(1, 4, 6, 8), torch.zeros(1, 3, 6, 8)
     hard[:, 0, :, :3], hard[:, 1, :, 3:] = 1, 1

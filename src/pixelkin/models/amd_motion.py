@@ -58,10 +58,11 @@ class MotionPathway(nn.Module):
             the frame it leads into, as the paper's words and released code have it, which is right only where little
             moves.
         epsilon: added to the area of a region, which may be empty.
-        normalised: whether cells are compared by the correlation of their features, and the convolutions start with
-            the gain of their rectifiers; otherwise by the plain product, from torch's initial weights, as released. A
-            dozen layers of these shrink what they are given to a thousandth, and its product to a millionth: hundreds
-            of steps pass before any motion is seen at all.
+        normalised: whether cells are compared by the correlation of their features, the convolutions start with the
+            gain of their rectifiers, all regions start at rest, and no level moves one farther than it searches;
+            otherwise cells are compared by the plain product, from torch's initial weights, without a bound, as
+            released. A dozen layers of these shrink what they are given to a thousandth, and its product to a
+            millionth: hundreds of steps pass before any motion is seen at all.
 
     Raises:
         ValueError: fewer than two widths.
@@ -91,6 +92,8 @@ class MotionPathway(nn.Module):
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, a=SLOPE, nonlinearity="leaky_relu")
                     nn.init.zeros_(cast("Tensor", module.bias))
+            nn.init.zeros_(cast("Tensor", self.decoder[-1].weight))
+            nn.init.zeros_(cast("Tensor", self.decoder[-1].bias))
 
     @property
     def multiple(self) -> int:
@@ -140,7 +143,8 @@ class MotionPathway(nn.Module):
             compared = (standardised(reference), standardised(there)) if self.normalised else (reference, there)
             cost = nn.functional.leaky_relu(cost_volume(*compared, self.search), SLOPE)
             estimate = self.estimator(torch.cat([cost, reduce(reference), flow], dim=1))
-            vectors = vectors + self.decoder(pool(estimate, shares, self.epsilon)).float()
+            change = self.decoder(pool(estimate, shares, self.epsilon)).float()
+            vectors = vectors + (self.search * torch.tanh(change / self.search) if self.normalised else change)
             flow = compose(vectors, shares)
             flows.append(FINEST * _resize(flow, (FINEST * size[0], FINEST * size[1])))
         return SegmentFlow(tuple(reversed(flows)), FINEST * vectors)
