@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelkin.data import Instances, Sample
-from pixelkin.data.sample import UNKNOWN
+from pixelkin.data.unknown import unknown_region
 
 LEAST_LEFT = 0.1
 """An object of which less than this share is left after something was pasted over it is no longer learned."""
@@ -91,8 +91,8 @@ def load_picture(sample: Sample, *, min_score: float, unknown: bool) -> Picture:
         min_score: instances below it are no labels.
         unknown: whether something may be unknown; otherwise all that has no label is background.
 
-    Unknown is what no label covers and a crowd, an instance of a low score or the ``ignore`` mask does, or what the
-    semantic map calls unknown or gives a class.
+    What is unknown: :func:`~pixelkin.data.unknown.unknown_region`, where crowds and instances of a low score are in
+    doubt.
     """
     image, instances = sample.image, sample.instances
     if instances is None:
@@ -100,17 +100,10 @@ def load_picture(sample: Sample, *, min_score: float, unknown: bool) -> Picture:
     kept = learnable(instances, min_score)
     region = np.zeros(image.shape[:2], dtype=bool)
     if unknown:
-        for i in np.flatnonzero(~kept & ~instances.alternative).tolist():
-            region |= instances.mask(i)
-        if (semantic := sample.semantic) is not None:
-            region |= (semantic == UNKNOWN) | (semantic > 0)
-        if (ignore := sample.ignore) is not None:
-            region |= ignore
+        region = unknown_region(sample, instances, kept, ~kept & ~instances.alternative)
     things = []
     for i in np.flatnonzero(kept).tolist():
-        mask = instances.mask(i)
-        region &= ~mask
-        thing = tight(int(instances.labels[i]), min(float(instances.scores[i]), 1.0), mask)
+        thing = tight(int(instances.labels[i]), min(float(instances.scores[i]), 1.0), instances.mask(i))
         if thing is not None:
             things.append(thing)
     doubtful = instances.boxes[instances.alternative] if unknown else np.zeros((0, 4))
