@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from pixelkin.data import Dataset, Sample
+from pixelkin.data.unknown import unknown_region
 from pixelkin.formats.classes import as_classes, find_classes
 from pixelkin.formats.coco import read_coco
 from pixelkin.formats.davis import read_davis, read_frames
@@ -105,7 +110,10 @@ def read_run(
     *,
     classes: Mapping[int, str] | Path | str | None = None,
 ) -> Dataset:
-    """Read the instances of a run folder.
+    """Read the instances of a run folder; what its semantic masks leave open becomes ``ignore``.
+
+    Open is what they call unknown, or give a class that no instance claims. They are the run's own, else those it was
+    made from.
 
     Args:
         folder: the run; its ``instances.json`` is read.
@@ -119,8 +127,8 @@ def read_run(
     path = folder / "instances.json"
     if not path.is_file():
         raise SourceError(f"{folder}: no instances.json in it: give the folder of a finished run")
-    dataset = read_coco(path, images, classes=classes)
-    source = _source_of_run(folder) if images is None else None
+    dataset = with_semantic_of_run(read_coco(path, images, classes=classes), folder).map(_ignoring)
+    source = _input_of_run(folder, "source") if images is None else None
     if source is None:
         return dataset
     try:
@@ -130,12 +138,37 @@ def read_run(
     return dataset.map(lambda sample: with_image_of(sample, found[sample.name]) if sample.name in found else sample)
 
 
-def _source_of_run(folder: Path) -> Path | None:
+def with_semantic_of_run(dataset: Dataset, folder: Path) -> Dataset:
+    """The samples of a run with the semantic masks it wrote, else with those it was made from, where they still are."""
+    masks = folder / "semantic" if (folder / "semantic").is_dir() else _input_of_run(folder, "semantic")
+    if masks is None or not masks.is_dir():
+        return dataset
+    try:
+        found = SemanticFolder(masks, list(dataset))
+    except SourceError:  # moved or renamed since: they are an extra
+        return dataset
+    return dataset.map(lambda sample: found.attach(sample, tuple(dataset.classes)))
+
+
+def _ignoring(sample: Sample) -> Sample:
+    ignore = partial(_open_region, sample) if sample.has("semantic") else None
+    return sample.replace(semantic=None, probabilities=None, ignore=ignore)
+
+
+def _open_region(sample: Sample) -> npt.NDArray[np.bool_] | None:
+    instances = sample.instances
+    if instances is None:
+        return None
+    every = np.ones(len(instances), bool)
+    return unknown_region(sample, instances, every, ~every)
+
+
+def _input_of_run(folder: Path, key: str) -> Path | None:
     """What a run was made from, as its own record says; written by the user's own call, so it may lie anywhere."""
     record = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
     request = record.get("request") if isinstance(record, dict) else None
-    source = request.get("source") if isinstance(request, dict) else None
-    return folder / source if isinstance(source, str) and (folder / source).exists() else None
+    path = request.get(key) if isinstance(request, dict) else None
+    return folder / path if isinstance(path, str) and (folder / path).exists() else None
 
 
 def _check(source: Path, folders: list[Path], limit: int | None) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from pixelkin.data import Dataset, Sample
 from pixelkin.formats import open_dataset, read_run
 from pixelkin.formats.files import SourceError
 from pixelkin.formats.images import with_image_of
-from pixelkin.formats.labels import SemanticFolder
+from pixelkin.formats.source import with_semantic_of_run
 
 LABELS = ("tags", "points", "boxes", "semantic", "probabilities", "instances", "ignore", "depth")
 
@@ -37,16 +35,8 @@ def open_teaching(run: Path, images: Path | None = None, *, limit: int | None = 
     files = [sample.path for sample in dataset if sample.path is not None]
     if files and not any(file.is_file() for file in files):
         raise SourceError(f"{run}: its images are not in {files[0].parent} any more: say where with --images DIR")
-    samples = list(dataset)
-    folder = _semantic_folder(run) if is_run else None
-    if folder is not None:
-        try:
-            masks = SemanticFolder(folder, samples)
-        except SourceError:  # moved or renamed since: they are an extra
-            pass
-        else:
-            samples = [masks.attach(sample, tuple(dataset.classes)) for sample in samples]
-    return Dataset(samples[:limit], dataset.classes, name=run.resolve().name)
+    dataset = with_semantic_of_run(dataset, run) if is_run else dataset
+    return Dataset(list(dataset)[:limit], dataset.classes, name=run.resolve().name)
 
 
 def bare_images(dataset: Dataset, classes: dict[int, str], *, tagged: bool = False) -> Dataset:
@@ -79,15 +69,3 @@ def _with_images(dataset: Dataset, images: Path) -> Dataset:
         return with_image_of(sample, found[sample.name]) if sample.name in found else sample
 
     return dataset.map(moved)
-
-
-def _semantic_folder(run: Path) -> Path | None:
-    """The semantic masks a run wrote, else those it was made from, as its own record says."""
-    if (run / "semantic").is_dir():
-        return run / "semantic"
-    try:
-        record: Any = json.loads((run / "run.json").read_text())
-        given = record["request"]["semantic"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
-        return None
-    return run / given if isinstance(given, str) and (run / given).is_dir() else None
