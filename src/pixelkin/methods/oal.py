@@ -20,7 +20,7 @@ from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.components import class_components
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
 from pixelkin.methods.oal_frames import FrameConfig, Frames, shrunk
-from pixelkin.methods.oal_grouping import Division, group_freely, group_within
+from pixelkin.methods.oal_grouping import Division, group_freely, group_within, semantic_of_foreground
 from pixelkin.methods.siseg_crowding import CrowdingConfig, CrowdingRecipe
 from pixelkin.training.budget import Budget
 from pixelkin.training.config import TrainingConfig
@@ -60,6 +60,10 @@ class OALConfig(MethodConfig):
     """Learning rate of the decoder and the heads over the backbone's."""
     threshold: float = pydantic.Field(default=0.5, gt=0, lt=1)
     """Foreground is what is more probable than this."""
+    background: float = pydantic.Field(default=0.25, ge=0, le=1)
+    """Background is what is no more probable foreground than this; between it and ``threshold`` nobody knows."""
+    min_score: float = pydantic.Field(default=0.5, ge=0, le=1)
+    """Learning from instances: those of lower score are unknown."""
     partition: Literal["mutex", "gasp"] = "mutex"
     """``mutex``: the strongest pairs decide; ``gasp``: the mean of all pairs between two segments, for noisy ones."""
     stride: int = pydantic.Field(default=1, ge=1)
@@ -92,6 +96,7 @@ class OAL(Method):
     name: ClassVar[str] = "oal"
     summary: ClassVar[str] = "learns which pixels are one object from depth and motion, or from masks"
     supervision: ClassVar[tuple[str, ...]] = ("depth", "clip", "semantic", "instances")
+    uses: ClassVar[tuple[str, ...]] = ("ignore",)
     links: ClassVar[bool] = True
     paper: ClassVar[str] = "after the idea of Object Affinity Learning (TPAMI 2023), our own design"
     config_class = OALConfig
@@ -187,6 +192,15 @@ class OAL(Method):
             fields["affinity"], fields["foreground"], offsets, fields.size, division, threshold=config.threshold
         )
 
+    def semantic(self, sample: Sample, fields: Fields) -> npt.NDArray[np.uint8] | None:
+        """Foreground, background and where nobody knows; None where a semantic map was given."""
+        if self.facts["learned"] != "geometry" and sample.has("semantic"):
+            return None
+        config, zoom = self.config, 4 / fields.stride("affinity")
+        return semantic_of_foreground(
+            fields["foreground"], fields.size, zoom=zoom, background=config.background, threshold=config.threshold
+        )
+
     def pictures(self, fields: Fields, sample: Sample) -> dict[str, npt.NDArray[np.uint8]]:
         """Where neighbours are two objects, where pixels three cells apart are, and the foreground."""
         near, far = fields["affinity"][:2].min(axis=0), fields["affinity"][2:4].min(axis=0)
@@ -242,7 +256,10 @@ class OAL(Method):
             return CrowdedScenes(crowded, OFFSETS)
         source: Frames | LabelFrames
         if facts["learned"] == "labels":
-            source = LabelFrames(dataset, OFFSETS, facts.get("statistics", {}), longest=config.frames.longest)
+            statistics = facts.get("statistics", {})
+            source = LabelFrames(
+                dataset, OFFSETS, statistics, longest=config.frames.longest, min_score=config.min_score
+            )
         else:
             source = Frames(dataset, config.frames, OFFSETS, device=self.device)
         return PairExamples(source, OFFSETS, crop=config.crop, pressing=config.pressing)

@@ -21,9 +21,10 @@ from pixelkin.cues.pair_targets import UNKNOWN as SILENT
 from pixelkin.cues.pieces import find_pieces, load_picture
 from pixelkin.cues.pressing import Canvas, Donor, press, resized_donor, side_angle
 from pixelkin.cues.suspects import Statistics
-from pixelkin.data import Dataset, Sample
+from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.lattice import Offset, pair_slices
 from pixelkin.data.sample import UNKNOWN
+from pixelkin.data.unknown import unknown_region
 from pixelkin.methods.oal_frames import Frame, Kept, Source, shrunk
 from pixelkin.models.affinity import mirrored
 from pixelkin.models.center_fields import STRIDE
@@ -42,13 +43,15 @@ class LabelFrames:
     """Labelled images as frames.
 
     Pairs within one component of a semantic map are likely one object, within one instance surely. A component that
-    looks like several objects teaches nothing within.
+    looks like several objects teaches nothing within. Instances of a low score, crowds and alternatives are unknown
+    where no other covers them, and so is what the semantic map or ``ignore`` of the image leaves open.
 
     Args:
         dataset: images with a semantic map or instances; the instances count where there are both.
         offsets: of the pair targets.
         statistics: of the components, for those that look like several objects.
         longest: images are shrunk to this longer side.
+        min_score: instances below it are unknown.
         limit: bytes of frames kept.
     """
 
@@ -59,17 +62,32 @@ class LabelFrames:
         statistics: Statistics,
         *,
         longest: int,
+        min_score: float = 0.5,
         limit: int = 1 << 30,
     ) -> None:
         self.dataset, self.offsets, self.statistics, self.longest = dataset, offsets, statistics, longest
+        self.min_score = min_score
         self._kept = Kept(self._make, limit)
 
     def __getitem__(self, i: int) -> Frame:
         return self._kept(i)
 
     def informative(self) -> list[int]:
-        """All images with labels."""
-        return [i for i, s in enumerate(self.dataset) if s.has("semantic") or s.has("instances")]
+        """All images with labels.
+
+        Raises:
+            ValueError: there are instances alone, and none of a score that is believed.
+        """
+        labelled = [i for i, s in enumerate(self.dataset) if s.has("semantic") or s.has("instances")]
+        masks = [self.dataset[i] for i in labelled if self.dataset[i].has("instances")]
+        if labelled and len(masks) == len(labelled):
+            found = (sample.instances for sample in masks)
+            if not any(self._taken(each).any() for each in found if each is not None):
+                raise ValueError(
+                    f"no instance of {self.dataset.name or 'the dataset'} has a score of at least {self.min_score:g}:"
+                    " lower it with --set min_score=..., or make labels first"
+                )
+        return labelled
 
     def _make(self, i: int) -> Frame:
         sample = self.dataset[i]
@@ -78,27 +96,30 @@ class LabelFrames:
     def _of_instances(self, sample: Sample) -> Frame:
         image, _ = shrunk(sample.image, self.longest)
         found = sample.instances
-        labels = np.zeros(image.shape[:2], np.int32)
-        certain: list[int] = []
-        if found is not None:
-            taken = found[~found.alternative & ~found.crowd & (found.scores >= 0.5)]
-            labels = _nearest(taken.label_map(), labels.shape)
-            for i in np.flatnonzero(~(~found.alternative & (found.scores >= 0.5)) | found.crowd):
-                doubtful = _nearest(found.mask(int(i)).astype(np.int32), labels.shape) > 0
-                labels[doubtful & (labels == 0)] = -1
-            certain = list(range(1, len(taken) + 1))
+        if found is None:
+            found = Instances.empty(sample.size)
+        taken = self._taken(found)
+        labels = found[taken].label_map()
+        labels[unknown_region(sample, found, taken, ~taken)] = -1
+        labels = _nearest(labels, image.shape[:2])
+        certain = _whole(labels, list(range(1, int(taken.sum()) + 1)))
         cells = _cells(labels)
         codes = identity_targets(cells, self.offsets)
-        whole = _whole(labels, certain)
-        return Frame(image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, whole, whole)
+        return Frame(image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, certain, certain)
+
+    def _taken(self, found: Instances) -> npt.NDArray[np.bool_]:
+        """(N,) which instances are believed."""
+        enough = found.scores >= np.float32(self.min_score)
+        return np.asarray(enough & ~found.alternative & ~found.crowd)
 
     def _of_components(self, sample: Sample) -> Frame:
         longest = self.longest
         picture = load_picture(sample, lambda labels, _: min(1.0, longest / max(labels.shape)), self.statistics)
         labels = picture.labels.copy()
-        semantic = sample.semantic
-        if semantic is not None and (semantic == UNKNOWN).any():
-            labels[_nearest((semantic == UNKNOWN).astype(np.int32), labels.shape) > 0] = -1
+        semantic, ignore = sample.semantic, sample.ignore
+        for unknown in (None if semantic is None else semantic == UNKNOWN, ignore):
+            if unknown is not None:
+                labels[_nearest(unknown.astype(np.int32), labels.shape) > 0] = -1
         cells = _cells(labels)
         codes = identity_targets(cells, self.offsets)
         doubt = np.append(picture.doubtful, False)[np.maximum(cells, 0) - 1] & (cells > 0)

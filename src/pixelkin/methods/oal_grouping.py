@@ -14,6 +14,7 @@ from scipy import ndimage
 from pixelkin.data import Instances
 from pixelkin.data.components import Components, class_components
 from pixelkin.data.lattice import Offset
+from pixelkin.data.sample import UNKNOWN
 from pixelkin.grouping.cells import cells_to_pixels
 from pixelkin.grouping.partition import Partition, PartitionMethod, partition
 from pixelkin.models.center_fields import STRIDE
@@ -69,14 +70,35 @@ def group_freely(
     """
     seen = zoomed(size, division.zoom)
     found = division.segments(affinity, offsets, foreground > threshold)
-    scale = cv2.resize(_covering(foreground), None, fx=STRIDE, fy=STRIDE, interpolation=cv2.INTER_LINEAR)
-    inside = scale[STRIDE : STRIDE + seen[0], STRIDE : STRIDE + seen[1]] > threshold
+    inside = _spread(foreground, seen) > threshold
     pixels = resized_labels(cells_to_pixels(found.labels, inside, STRIDE, most=1.5), size)
     parts = class_components(resized_labels(inside.astype(np.int32), size))
     divided, owners, _ = _within(pixels, parts, division.min_area)
     worth = found.scores * _means(found.labels, foreground, len(found.scores))
     worth = np.append(0.0, worth)[owners]  # 0: foreground so thin that no cell saw it
     return _instances(divided, worth, np.ones(len(worth), np.int64), division.min_area, division.source)
+
+
+def semantic_of_foreground(
+    foreground: npt.NDArray[np.float32],
+    size: tuple[int, int],
+    *,
+    zoom: float,
+    background: float,
+    threshold: float,
+) -> npt.NDArray[np.uint8]:
+    """(H, W): 1 where :func:`group_freely` looks for objects, 0 for background, and 255 where nobody knows.
+
+    Args:
+        foreground: (h, w) probabilities on cells of 4 pixels of the zoomed image.
+        size: (height, width) of the image.
+        zoom: pixels of the zoomed image per pixel of the image.
+        background: what is more probable, and not above the threshold, is unknown.
+        threshold: foreground is what is more probable.
+    """
+    spread = _spread(foreground, zoomed(size, zoom))
+    said = np.select([spread > threshold, spread > background], [1, UNKNOWN], 0).astype(np.int32)
+    return resized_labels(said, size).astype(np.uint8)
 
 
 def group_within(
@@ -116,8 +138,11 @@ def resized_labels(labels: Labels, size: tuple[int, int]) -> Labels:
     return np.asarray(values, np.int32)
 
 
-def _covering(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.pad(np.asarray(values, np.float32), 1, mode="edge")
+def _spread(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Values of cells at the pixels of an image of ``size``."""
+    padded = np.pad(np.asarray(values, np.float32), 1, mode="edge")
+    scale = cv2.resize(padded, None, fx=STRIDE, fy=STRIDE, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(scale[STRIDE : STRIDE + size[0], STRIDE : STRIDE + size[1]], np.float32)
 
 
 def _any_in_cells(inside: npt.NDArray[np.bool_], cells: tuple[int, int]) -> npt.NDArray[np.bool_]:
