@@ -119,6 +119,17 @@ def test_which_scores_are_believed_can_be_set():
         OAL(config)._examples(Dataset([sample]), {"kind": "frames", "learned": "labels"})
 
 
+def test_things_too_thin_for_cells_are_not_pressed():
+    thin = area(slice(1, 2), slice(8, 88))
+    found = Instances.from_masks(np.stack([thin, SURE]), scores=[0.9, 0.9])
+    source = frames(doubtful_sample().replace(instances=found, ignore=None, semantic=None))
+    assert source[0].solitary == (1, 2)
+    assert not (source[0].objects == 1).any()
+    examples = PairExamples(source, OFFSETS, crop=SIZE, pressing=1.0)
+    for seed in range(8):
+        assert examples(np.random.default_rng(seed))["codes"].shape == (len(OFFSETS), 16, 24)
+
+
 @pytest.mark.parametrize("zoom", [1.0, 0.5])
 def test_the_foreground_between_two_thresholds_is_unknown(zoom: float):
     size = (int(32 / zoom), int(64 / zoom))

@@ -249,6 +249,8 @@ class PairExamples:
                 continue
             number = int(rng.choice(frame.whole))
             rows, columns = np.nonzero(frame.objects == number)
+            if not len(rows):  # so thin that no cell has it
+                continue
             box = (
                 slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
                 slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
