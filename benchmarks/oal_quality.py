@@ -128,7 +128,7 @@ def of_cues(frames: Dataset) -> Instances:
 
 def matched(found: Instances, truth: Instances) -> npt.NDArray[np.bool_]:
     """(N,) which truths have a segment of IoU over 0.5; segments do not overlap, so no two can claim one."""
-    masks = found.masks().reshape(len(found), -1).astype(np.float32)
+    masks = found.masks().reshape(len(found), truth.size[0] * truth.size[1]).astype(np.float32)
     out = np.zeros(len(truth), bool)
     for i in range(len(truth)):
         own = truth.mask(i).ravel().astype(np.float32)
