@@ -6,31 +6,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_amd import SMALL, made
 
 from pixelkin.data import Dataset, ImageError, Sample
 from pixelkin.data.synthetic.clip import clip_dataset
 from pixelkin.formats import open_dataset
-from pixelkin.methods.amd import AMD
 from pixelkin.methods.amd_config import PUBLISHED, AMDConfig
 from pixelkin.methods.amd_examples import FramePair, PairExamples, frame_pairs
 from pixelkin.methods.amd_regions import PairLoss, build_network
 from pixelkin.methods.base import ConfigError, Field, Fields, Method
 from pixelkin.training.budget import Budget
-
-SMALL = {
-    "objective": "photometric",
-    "head_channels": "8",
-    "motion_size": "64,64",
-    "crop": "64",
-    "short_edge": "68",
-    "training.iterations": "3",
-    "training.batch_size": "2",
-    "training.checkpoint_every": "1e-9",
-}
-
-
-def made(**settings):
-    return AMD(AMDConfig.from_settings(SMALL | {key: str(value) for key, value in settings.items()}))
 
 
 def clips(count=2, frames=3, **options):

@@ -5,29 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_amd import made
 
 from pixelkin.data import Dataset
 from pixelkin.data.synthetic.clip import clip_dataset
-from pixelkin.methods.amd import AMD
 from pixelkin.methods.amd_adapt import adapt_clips
-from pixelkin.methods.amd_config import AMDConfig
 from pixelkin.methods.amd_examples import PairExamples
 from pixelkin.methods.base import Method
 from pixelkin.training.budget import Budget
-
-SMALL = {
-    "objective": "photometric",
-    "head_channels": "8",
-    "motion_size": "64,64",
-    "crop": "64",
-    "short_edge": "68",
-    "training.iterations": "3",
-    "training.batch_size": "2",
-}
-
-
-def made(**settings):
-    return AMD(AMDConfig.from_settings(SMALL | {key: str(value) for key, value in settings.items()}))
 
 
 def drawn(count, seed, frames, *labels):

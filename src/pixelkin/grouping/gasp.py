@@ -73,7 +73,7 @@ def gasp(
     weights, jumps, pulls = check_affinities(affinities, offsets, attractive)
     steps = check_stride(stride)
     size = weights.shape[1:]
-    inside = np.ones(size, np.bool_) if foreground is None else check_foreground(foreground, size)
+    inside = check_foreground(foreground, size)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}: give an affinity from 0 to 1")
     if tile < 1:

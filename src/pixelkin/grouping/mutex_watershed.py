@@ -60,7 +60,7 @@ def mutex_watershed(
     weights, jumps, pulls = check_affinities(affinities, offsets, attractive)
     steps = check_stride(stride)
     size = weights.shape[1:]
-    inside = np.ones(size, np.bool_) if foreground is None else check_foreground(foreground, size)
+    inside = check_foreground(foreground, size)
     best, sure = np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32)
     if classes is not None:
         scores = check_classes(classes, size)
@@ -125,13 +125,13 @@ def check_classes(classes: npt.ArrayLike, size: tuple[int, ...]) -> Floats:
     return scores
 
 
-def check_foreground(foreground: npt.ArrayLike, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """(H, W) bool foreground.
+def check_foreground(foreground: npt.ArrayLike | None, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """(H, W) bool foreground, all of it for None.
 
     Raises:
         ValueError: another shape or kind.
     """
-    inside = np.asarray(foreground)
+    inside = np.ones(size, np.bool_) if foreground is None else np.asarray(foreground)
     if inside.shape != size or inside.dtype != np.bool_:
         raise ValueError(f"the foreground is {inside.dtype} of shape {inside.shape}: give bool of {tuple(size)}")
     return np.require(inside, None, ["C", "W"])
