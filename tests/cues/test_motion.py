@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pixelkin.cues.motion import (
+    COARSE_DIS,
     Flow,
     agreement,
     back_project,
@@ -11,6 +12,7 @@ from pixelkin.cues.motion import (
     camera_flow,
     flow_between,
     motion_between,
+    motion_estimator,
     motion_from_depth,
     motion_from_flow,
     residual_motion,
@@ -148,3 +150,17 @@ def test_usual_intrinsics_see_the_angle_asked_for():
     k = usual_intrinsics((60, 80), view=90)
     assert np.degrees(2 * np.arctan(40 / k[0, 0])) == pytest.approx(90)
     assert (k[0, 2], k[1, 2]) == (39.5, 29.5)
+
+
+def test_flow_may_come_from_another_estimator(monkeypatch):
+    picture = np.zeros((24, 32, 3), np.uint8)
+
+    def shift(first, second):
+        return np.full((2, *first.shape[:2]), 2.0 if second.any() else -2.0, np.float32)
+
+    monkeypatch.setattr("pixelkin.cues.motion.flow_estimator", lambda name, device: shift)
+    found = flow_between(picture, picture + 1, motion_estimator("raft_small"))
+    assert (found.forward == 2).all()
+    assert found.valid[:20, :28].all()
+    assert not found.valid[22:].any()  # leads out of the picture
+    assert motion_estimator("dis") is COARSE_DIS

@@ -7,17 +7,21 @@ first camera (x right, y down, z forward) to those of the second.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pixelkin.cues.optical_flow import dis_flow
+from pixelkin.cues.optical_flow import Estimator, FlowOf, dis_flow, flow_estimator
 
 Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
+
+COARSE_DIS: FlowOf = partial(dis_flow, finest=1)
+"""Down to pairs of pixels: what :mod:`pixelkin.cues.pair_targets` was tuned on."""
 
 SAMPLES = 4000
 """Pixels that the camera's motion is estimated from."""
@@ -30,13 +34,18 @@ class Flow(NamedTuple):
     valid: Mask
 
 
-def flow_between(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Flow:
+def motion_estimator(name: Estimator, *, device: str = "cpu") -> FlowOf:
+    """As :func:`flow_estimator`, ``dis`` down to pairs of pixels."""
+    return COARSE_DIS if name == "dis" else flow_estimator(name, device=device)
+
+
+def flow_between(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], flow_of: FlowOf = COARSE_DIS) -> Flow:
     """Flow of two (H, W, 3) RGB frames both ways, and where they agree; see :func:`agreement`.
 
     Raises:
         FlowError: frames of two sizes.
     """
-    forward, backward = dis_flow(first, second, finest=1), dis_flow(second, first, finest=1)
+    forward, backward = flow_of(first, second), flow_of(second, first)
     return Flow(forward, agreement(forward, backward))
 
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from pixelkin.cues import geometry, motion, pair_targets
 from pixelkin.cues.depth import MONOCULAR, monocular_depth, stereo_depth
+from pixelkin.cues.optical_flow import Estimator
 from pixelkin.cues.pair_targets import LIKELY, SAME, Codes, Cues, Limits
 from pixelkin.data import Dataset, Sample
 from pixelkin.data.lattice import Offset
@@ -35,6 +36,8 @@ class FrameConfig(MethodConfig):
     """Name on the Hugging Face hub, or a folder."""
     flow: bool = True
     """Whether a clip's next frame is looked at."""
+    estimator: Estimator = "dis"
+    """What estimates the flow; RAFT where torchvision can have its weights."""
     step: int = pydantic.Field(default=1, ge=1)
     """How many frames later the next one is."""
     view: float = pydantic.Field(default=60.0, gt=5, lt=170)
@@ -111,7 +114,7 @@ class Frames:
         dataset: images with depth, a stereo camera, or in clips.
         config: the settings.
         offsets: of the pair targets.
-        device: of the network that guesses depth.
+        device: of the networks that guess depth or flow.
         limit: bytes kept.
     """
 
@@ -132,6 +135,7 @@ class Frames:
             for clip, frames in order.items():
                 later = frames[config.step :]
                 self.following.update((places[clip, a], places[clip, b]) for a, b in zip(frames, later, strict=False))
+        self._flow_of = motion.motion_estimator(config.estimator, device=device)
         self._kept = Kept(self._make, limit)
 
     def __len__(self) -> int:
@@ -158,7 +162,7 @@ class Frames:
         flow = None
         if i in self.following:
             later, _ = shrunk(self.dataset[self.following[i]].image, config.longest)
-            flow = motion.flow_between(image, later) if later.shape == image.shape else None
+            flow = motion.flow_between(image, later, self._flow_of) if later.shape == image.shape else None
         own = None if flow is None else self._own_motion(i, flow, depth, zoom, size)
         if depth is not None:
             ground = geometry.find_ground(depth) if config.ground else None
