@@ -77,7 +77,9 @@ def driving(call: argparse.Namespace) -> dict[str, Any]:
     train = clip_dataset(call.clips, 1000, frames=2, preset="driving", size=SIZE, labels=("depth",))
     train = Dataset([_noisy(sample, k) for k, sample in enumerate(train)], train.classes, name="drives")
     method = fitted(call, train, "driving", crop=f"{SIZE[0]},{SIZE[1]}")
-    found: dict[str, list[tuple[bool, str]]] = {name: [] for name in ("cues, exact depth", "cues, noisy depth", "oal")}
+    names = ("cues, exact depth", "cues, noisy depth", "oal", "oal, gasp")
+    found: dict[str, list[tuple[bool, str]]] = {name: [] for name in names}
+    settings = method.config
     segments = dict.fromkeys(found, 0)
     for k in range(call.tests):
         clip = render_clip((2000, k), 2, preset="driving", size=SIZE)
@@ -93,8 +95,11 @@ def driving(call: argparse.Namespace) -> dict[str, Any]:
         answers = {
             "cues, exact depth": of_cues(frames),
             "cues, noisy depth": of_cues(noisy),
-            "oal": method.group(method.fields(sample), sample),
         }
+        fields = method.fields(sample)
+        for name, partition in (("oal", "mutex"), ("oal, gasp", "gasp")):
+            method.config = settings.model_copy(update={"partition": partition})
+            answers[name] = method.group(fields, sample)
         for name, answer in answers.items():
             segments[name] += len(answer)
             hits = matched(answer, truth)

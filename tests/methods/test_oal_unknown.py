@@ -18,7 +18,7 @@ from pixelkin.formats import read_run
 from pixelkin.methods import oal
 from pixelkin.methods.oal import OAL, OALConfig
 from pixelkin.methods.oal_examples import LabelFrames, PairExamples
-from pixelkin.methods.oal_grouping import group_freely, semantic_of_foreground
+from pixelkin.methods.oal_grouping import Division, group_freely, semantic_of_foreground
 from pixelkin.models.affinity import AffinityOutput
 from pixelkin.models.affinity_loss import affinity_loss
 from pixelkin.run.teaching import open_teaching
@@ -123,7 +123,7 @@ def test_things_too_thin_for_cells_are_not_pressed():
     thin = area(slice(1, 2), slice(8, 88))
     found = Instances.from_masks(np.stack([thin, SURE]), scores=[0.9, 0.9])
     source = frames(doubtful_sample().replace(instances=found, ignore=None, semantic=None))
-    assert source[0].solitary == (1, 2)
+    assert source[0].whole == (1, 2)
     assert not (source[0].objects == 1).any()
     examples = PairExamples(source, OFFSETS, crop=SIZE, pressing=1.0)
     for seed in range(8):
@@ -142,8 +142,8 @@ def test_the_foreground_between_two_thresholds_is_unknown(zoom: float):
     share = [np.mean(said == value) for value in (0, 255, 1)]
     assert share == pytest.approx([0.25, 0.25, 0.5], abs=0.04)
     affinity = np.ones((len(OFFSETS), 8, 16), np.float32)
-    common = {"zoom": zoom, "threshold": 0.5, "min_area": 1, "stride": 1, "source": "oal"}
-    found = group_freely(affinity, foreground, OFFSETS, size, **common)
+    division = Division(zoom=zoom, min_area=1, stride=1, method="mutex", source="oal")
+    found = group_freely(affinity, foreground, OFFSETS, size, division, threshold=0.5)
     assert np.array_equal(found.masks().any(axis=0), said == 1)
     known = semantic_of_foreground(foreground, size, zoom=zoom, background=0.5, threshold=0.5)
     assert set(np.unique(known).tolist()) == {0, 1}

@@ -29,14 +29,8 @@ from pixelkin.methods.oal_frames import Frame, Kept, Source, shrunk
 from pixelkin.models.affinity import mirrored
 from pixelkin.models.center_fields import STRIDE
 
-ELSEWHERE = 0.1
-"""Share of the crops that lie anywhere, and not about an object."""
-
-TRIES = 8
-"""Frames that are looked at for an object that can be cut out."""
-
-LARGEST, SMALLEST = 1.6, 0.6
-"""Most and least that an object is resized by before it is pressed: what touches is mostly of one kind and near."""
+LARGEST, SMALLEST = 2.0, 0.3
+"""Most and least that an object is resized by before it is pressed."""
 
 
 class LabelFrames:
@@ -163,7 +157,11 @@ class PairExamples:
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """``image`` (3, H, W) uint8, ``codes`` (C, H/4, W/4) and ``foreground`` (H/4, W/4) uint8."""
         frame = self.source[int(rng.choice(self.indices))]
-        scene, objects = self._cut(frame, self._corner(frame, rng))
+        corner = [
+            STRIDE * int(rng.integers(0, max(side - crop, 0) // STRIDE + 1))
+            for side, crop in zip(frame.mask.shape, self.crop, strict=True)
+        ]
+        scene, objects = self._cut(frame, corner)
         if rng.random() < self.pressing:
             scene = self._pressed(scene, objects, rng)
         image = np.clip(scene.image * rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3), 0, 255)
@@ -181,16 +179,6 @@ class PairExamples:
                 "foreground": tensors["foreground"].flip(-1),
             }
         return tensors
-
-    def _corner(self, frame: Frame, rng: np.random.Generator) -> list[int]:
-        """(y, x) of a crop, most of them about a random place of an object: there is little to learn elsewhere."""
-        objects = np.argwhere(frame.objects > 0)
-        if not len(objects) or rng.random() < ELSEWHERE:
-            objects = np.argwhere(np.ones_like(frame.objects, bool))
-        middle = STRIDE * objects[int(rng.integers(len(objects)))]
-        corner = [int(at) - int(rng.integers(crop)) for at, crop in zip(middle, self.crop, strict=True)]
-        most = [max(side - crop, 0) for side, crop in zip(frame.mask.shape, self.crop, strict=True)]
-        return [min(max(at, 0), last) // STRIDE * STRIDE for at, last in zip(corner, most, strict=True)]
 
     def _cut(self, frame: Frame, corner: list[int]) -> tuple[Scene, npt.NDArray[np.int32]]:
         """The crop, padded where the frame is smaller, and its objects by pixel."""
@@ -243,26 +231,26 @@ class PairExamples:
 
     def _donor(self, area: float, rng: np.random.Generator) -> tuple[Donor | None, bool]:
         """A whole object of a random frame, brought to about an area of pixels, and whether it is surely one."""
-        for _ in range(TRIES):
-            frame = self.source[int(rng.choice(self.indices))]
-            if not frame.whole:
-                continue
-            number = int(rng.choice(frame.whole))
-            rows, columns = np.nonzero(frame.objects == number)
-            if not len(rows):  # so thin that no cell has it
-                continue
-            box = (
-                slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
-                slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
-            )
-            image, mask = frame.image[box], frame.mask[box]
-            cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
-            mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
-            scale = float(np.sqrt(area / max(mask.sum(), 1)) * np.exp(rng.normal(0, 0.2)))
-            if mask.sum() >= 32 and SMALLEST < scale < LARGEST:
-                donor = resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5))
-                return donor, number in frame.sure
-        return None, False
+        frame = self.source[int(rng.choice(self.indices))]
+        if not frame.whole:
+            return None, False
+        number = int(rng.choice(frame.whole))
+        rows, columns = np.nonzero(frame.objects == number)
+        if not len(rows):  # so thin that no cell has it
+            return None, False
+        box = (
+            slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
+            slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
+        )
+        image, mask = frame.image[box], frame.mask[box]
+        cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
+        mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
+        if mask.sum() < 32:
+            return None, False
+        scale = float(np.sqrt(area / mask.sum()) * np.exp(rng.normal(0, 0.2)))
+        if not SMALLEST < scale < LARGEST:
+            return None, False
+        return resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5)), number in frame.sure
 
 
 class CrowdedScenes:

@@ -14,14 +14,8 @@ from pixelkin.models.affinity import AffinityOutput, embedding_affinity, mirrore
 DIFFERENT, SAME, LIKELY, OUTSIDE = 0, 1, 2, 3
 """Codes of pairs, as :mod:`pixelkin.cues.pair_targets` writes them; every other value teaches nothing."""
 
-DISBELIEF = 0.5
-"""A pair that is only likely one object counts nothing where the network gives it no more than this."""
-
 LEAST_BELIEF = 0.1
-"""But so much at least where hardly any pair is surely one object: nothing else would teach what that is."""
-
-ENOUGH = 0.1
-"""Sure pairs are enough where there are at least so many for each that is only likely."""
+"""A pair that is only likely one object counts this much at least."""
 
 BORDER = 0.25
 """How much the pairs of an object and the background weigh against the pairs of two objects."""
@@ -35,9 +29,8 @@ def affinity_loss(
     In each channel, the pairs that are one object weigh as much together as those of two objects, and those of an
     object and the background a quarter of it: there are many, and the foreground says the same. Dice is on 1 - affinity
     of the pairs within the foreground, of which there is little. A pair that is only likely one object weighs as much
-    as the network believes it, and nothing where it does not: two parked cars that touch are one piece to every cue,
-    and the network, taught on cars that moved, may know better. The least weight would have it learn such pairs by
-    heart; it has one only where nothing else says what one object is.
+    as the network believes it: two parked cars that touch are one piece to every cue, and the network, taught on cars
+    that moved, may know better.
 
     Args:
         said: logits of a batch.
@@ -72,17 +65,12 @@ def flip_consistency(affinity: Tensor, of_mirror: Tensor, offsets: Sequence[Offs
 def _pair_loss(logits: Tensor, codes: Tensor, *, doubt: bool) -> tuple[Tensor, Tensor]:
     """Means over channels of the balanced cross-entropy and of 1 - Dice of 1 - affinity."""
     found = logits.sigmoid()
-    axes = (0, 2, 3)
-    same, likely = codes == SAME, codes == LIKELY
-    belief = torch.ones_like(found)
-    if doubt:
-        sure = same.sum(axes) >= ENOUGH * likely.sum(axes)
-        strict = ((found.detach() - DISBELIEF) / (1 - DISBELIEF)).clamp(min=0)
-        belief = torch.where(sure[:, None, None], strict, found.detach().clamp(min=LEAST_BELIEF))
-    weight = same + likely * belief
+    belief = found.detach().clamp(min=LEAST_BELIEF) if doubt else torch.ones_like(found)
+    weight = (codes == SAME) + (codes == LIKELY) * belief
     apart, outside = (codes == DIFFERENT).float(), (codes == OUTSIDE).float()
-    wanted = (same | likely).float()
+    wanted = ((codes == SAME) | (codes == LIKELY)).float()
     entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    axes = (0, 2, 3)
     joined, parted, border = (
         (entropy * each).sum(axes) / each.sum(axes).clamp(min=1) for each in (weight, apart, outside)
     )
