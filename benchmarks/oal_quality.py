@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=200, help="training clips of the synthetic drives")
     parser.add_argument("--tests", type=int, default=40, help="unseen clips")
     parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--reuse", action="store_true", help="take the model that is in --out")
+    parser.add_argument("--reuse", action="store_true", help="take the model in --out, with --config on top")
     call = parser.parse_args()
     results = {}
     for name in call.set:
@@ -60,9 +60,11 @@ def main() -> None:
 def fitted(call: argparse.Namespace, dataset: Dataset, name: str, **settings: str) -> Method:
     """The method, fitted on a dataset or loaded."""
     folder = call.out / f"{name}_model"
-    if call.reuse and (folder / "config.json").is_file():
-        return Method.load(folder, device=call.device)
     given = dict(text.split("=", 1) for text in call.config)
+    if call.reuse and (folder / "config.json").is_file():
+        loaded = Method.load(folder, device=call.device)
+        loaded.config = OALConfig.from_settings(given, base=loaded.config)
+        return loaded
     method = OAL(OALConfig.from_settings(settings | given))
     started = time.monotonic()
     method.fit(dataset, out=folder / "training", budget=Budget.parse(call.budget), device=call.device, seed=call.seed)

@@ -68,7 +68,7 @@ class OALConfig(MethodConfig):
     """``mutex``: the strongest pairs decide; ``gasp``: the mean of all pairs between two segments, for noisy ones."""
     stride: int = pydantic.Field(default=1, ge=1)
     """Only far pairs that begin on every so many cells are heard: faster."""
-    min_area: int = pydantic.Field(default=48, ge=1)
+    min_area: int = pydantic.Field(default=24, ge=1)
     """Smaller segments go to their neighbours, or are dropped where they have none; in pixels."""
     flips: bool = True
     """Average over mirror images."""
