@@ -68,8 +68,9 @@ class OALConfig(MethodConfig):
     """``mutex``: the strongest pairs decide; ``gasp``: the mean of all pairs between two segments, for noisy ones."""
     stride: int = pydantic.Field(default=1, ge=1)
     """Only far pairs that begin on every so many cells are heard: faster."""
-    min_area: int = pydantic.Field(default=24, ge=1)
-    """Smaller segments go to their neighbours, or are dropped where they have none; in pixels."""
+    min_area: int | None = pydantic.Field(default=None, ge=1)
+    """Smaller segments go to their neighbours, or are dropped where they have none; in pixels. None: 24 within given
+    masks, which know where something is, and 48 elsewhere."""
     flips: bool = True
     """Average over mirror images."""
     training: TrainingConfig = TrainingConfig(
@@ -178,14 +179,14 @@ class OAL(Method):
         """
         config, zoom = self.config, 4 / fields.stride("affinity")
         offsets = tuple((int(dy), int(dx)) for dy, dx in self.facts["offsets"])
+        semantic = sample.semantic if self.facts["learned"] != "geometry" else None
         division = Division(
             zoom=zoom,
-            min_area=config.min_area,
+            min_area=config.min_area or (48 if semantic is None else 24),
             stride=config.stride,
             method=config.partition,
             source=f"oal:{self.facts['learned']}",
         )
-        semantic = sample.semantic if self.facts["learned"] != "geometry" else None
         if semantic is not None:
             return group_within(fields["affinity"], offsets, class_components(semantic), division)
         return group_freely(
