@@ -98,6 +98,9 @@ def test_what_was_adapted_is_not_done_again(adapted, tmp_path, monkeypatch):
         assert torch.equal(tensor, kept[name]), name
     with pytest.raises(AssertionError, match="drawn again"):
         adapt_clips(method.network.without_clips(), dataset, method.config, steps=3, out=tmp_path)
+    longer = Budget(iterations=3)
+    with pytest.raises(AssertionError, match="drawn again"):
+        adapt_clips(method.network.without_clips(), dataset, method.config, steps=2, out=tmp_path, budget=longer)
 
 
 def test_a_clip_of_two_frames_is_judged_on_what_teaches(tmp_path):

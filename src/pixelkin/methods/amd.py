@@ -174,7 +174,7 @@ class AMD(Method):
 
         Args:
             sample: the image.
-            following: the next frame, of the same size.
+            following: the next frame, of the same size; the segment flow is that of the common pathways.
 
         Raises:
             RuntimeError: the method is neither fitted nor loaded.

@@ -75,6 +75,7 @@ def adapt_clips(
         ValueError: no clip has two frames that make a pair.
     """
     examples = PairExamples(config, frames)
+    steps = steps if budget is None or budget.iterations is None else budget.iterations
     stages = Stages(budget, dict.fromkeys(examples.clips, 1.0))
     begun = _digest(network, config, steps, seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -111,8 +112,6 @@ def _adapt(
 ) -> ClipReport:
     """Train in place on one clip; the weights that cost least on pairs held out are kept, and no label is asked."""
     started = time.monotonic()
-    if limit is not None and limit.iterations is not None:
-        steps = limit.iterations
     judging = [pair for number, pair in enumerate(pairs) if number % HELD_OUT == HELD_OUT // 2]
     teaching = [pair for pair in pairs if pair not in judging] or list(pairs)
     judging = judging or teaching
