@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pixelkin.cues.pressing import VISIBLE, Canvas, Donor, press
+from pixelkin.cues.pressing import VISIBLE, Canvas, Donor, false_seams, press
 
 SIDE = 96
 
@@ -145,3 +145,35 @@ def test_direction_is_right_then_down():
         shift = np.argwhere(canvas.objects == 2).mean(axis=0) - 48
         assert shift[axis] * sign > 10
         assert abs(shift[1 - axis]) < 2
+
+
+@given(RADII, RADII, st.integers(40, 90), ANGLES, st.integers(0, 99))
+def test_a_donor_stands_on_the_row_it_is_given(radii, donors, foot, angle, seed):
+    canvas = canvas_of(ellipse((SIDE, SIDE), (60, 48), radii))
+    donor = donor_of(donors)
+    place = press(canvas, donor, 1, angle, np.random.default_rng(seed), overlap=0.2, foot=foot, seam=0)
+    assume(place is not None)
+    assert place[0] + np.nonzero(donor.mask)[0].max() == foot - 1
+    right = place[1] + donor.mask.shape[1] / 2 > 48
+    if touch(canvas.objects == 1, canvas.objects == 2) and abs(place[1] + donor.mask.shape[1] / 2 - 48.5) > 1.5:
+        assert right == (np.cos(angle) >= 0)
+    assert np.array_equal(canvas.image.any(axis=-1), canvas.objects == 2)  # a hard seam blends nothing
+
+
+def test_false_seams_change_objects_alone():
+    rng = np.random.default_rng(3)
+    objects = np.zeros((SIDE, SIDE), np.int32)
+    objects[20:60, 20:50], objects[4:8, 4:8] = 1, 2
+    image = rng.uniform(0, 255, (SIDE, SIDE, 3)).astype(np.float32)
+    changed = np.zeros(objects.shape, bool)
+    for seed in range(20):
+        other = image.copy()
+        false_seams(other, objects, np.random.default_rng(seed))
+        changed |= (other != image).any(axis=-1)
+        assert abs(other[objects == 1].mean() - image[objects == 1].mean()) < 15
+    assert changed[objects == 1].mean() > 0.9
+    near = cv2.dilate((objects == 1).astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
+    assert not changed[~near].any()
+    before = image.copy()
+    false_seams(image, np.zeros_like(objects), rng)
+    assert np.array_equal(image, before)

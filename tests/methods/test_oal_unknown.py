@@ -116,15 +116,14 @@ def test_which_scores_are_believed_can_be_set():
             assert source[0].codes[left][y, x] == expected
     config = OALConfig.from_settings({"min_score": "0.7"})
     with pytest.raises(ValueError, match=r"at least 0\.7"):
-        OAL(config)._examples(Dataset([sample]), {"kind": "frames", "learned": "labels"})
+        OAL(config)._stages(Dataset([sample]), {"kind": "frames", "learned": "labels"}, None)[0].example()
 
 
-def test_things_too_thin_for_cells_are_not_pressed():
+def test_things_too_thin_to_be_cut_out_are_not_pressed():
     thin = area(slice(1, 2), slice(8, 88))
     found = Instances.from_masks(np.stack([thin, SURE]), scores=[0.9, 0.9])
     source = frames(doubtful_sample().replace(instances=found, ignore=None, semantic=None))
     assert source[0].whole == (1, 2)
-    assert not (source[0].objects == 1).any()
     examples = PairExamples(source, OFFSETS, crop=SIZE, pressing=1.0)
     for seed in range(8):
         assert examples(np.random.default_rng(seed))["codes"].shape == (len(OFFSETS), 16, 24)

@@ -50,6 +50,8 @@ def press(
     rng: np.random.Generator,
     *,
     overlap: float,
+    foot: int | None = None,
+    seam: float | None = None,
     bury: float = 0.6,
     light: float = 0.25,
 ) -> tuple[int, int] | None:
@@ -62,6 +64,9 @@ def press(
         angle: direction from the object to the donor, radians, 0 to the right.
         rng: decides what lies in front and how soft the seam is.
         overlap: share of the smaller object that is covered by or hidden under the other, at most.
+        foot: row that the donor stands on, below its lowest pixel; it slides along that row then, from the side that
+            ``angle`` says. None: wherever the way leads.
+        seam: over how many pixels it blends into the scene, 0 for not at all; None: random.
         bury: no object may lose more than this share of what was left of it, nor the donor of its mask.
         light: chance that the brighter of donor and scene is seen at every pixel, as where light shines through.
 
@@ -71,8 +76,12 @@ def press(
     anchor = canvas.objects == onto
     if not anchor.any():
         return None
-    middle = np.argwhere(anchor).mean(axis=0)
-    place = _slide(anchor, donor.mask, middle, np.array([np.sin(angle), np.cos(angle)]), overlap)
+    middle, direction = np.argwhere(anchor).mean(axis=0), np.array([np.sin(angle), np.cos(angle)])
+    if foot is not None and donor.mask.any():
+        rows = np.nonzero(donor.mask)[0]
+        middle[0] = foot - 1 - rows.max() + rows.mean()
+        direction = np.array([0.0, 1.0 if direction[1] >= 0 else -1.0])
+    place = _slide(anchor, donor.mask, middle, direction, overlap)
     there, here = _common(canvas.objects.shape, donor.mask.shape, place)
     visible = donor.mask[here] & canvas.inside[there]
     objects = canvas.objects[there]
@@ -84,7 +93,7 @@ def press(
     areas = np.bincount(canvas.objects.ravel(), minlength=len(covered))[: len(covered)]
     if (covered[1:] > bury * areas[1:]).any():
         return None
-    weight = cv2.GaussianBlur(put.astype(np.float32), (0, 0), rng.uniform(0.4, 1.4))[..., None]
+    weight = _softened(put, rng.uniform(0.4, 1.4) if seam is None else seam)
     pasted = donor.image[here]
     if rng.random() < light:  # overlapping light adds up in fluorescence; the brighter one is close to it
         pasted = np.maximum(pasted, canvas.image[there])
@@ -104,6 +113,43 @@ def resized_donor(image: npt.NDArray[Any], mask: npt.NDArray[Any], scale: float,
     mask = resize(mask.astype(np.uint8), (height, width), exact=True)
     mask = cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
     return Donor(image[:, ::-1], mask[:, ::-1]) if mirrored else Donor(image, mask)
+
+
+def false_seams(image: Image, objects: npt.NDArray[np.int32], rng: np.random.Generator) -> None:
+    """Cut objects through and put one part back, in place, so that a seam does not tell that there are two.
+
+    The part is blurred, moved by a pixel and brought to another tone, as much as what is pressed may be.
+
+    Args:
+        image: (H, W, 3) float32 RGB, changed in place.
+        objects: (H, W) the objects, 0 none.
+        rng: decides which and where; mostly cuts from top to bottom.
+    """
+    numbers, areas = np.unique(objects, return_counts=True)
+    large = numbers[(numbers > 0) & (areas >= 100)]
+    for number in rng.choice(large, int(rng.integers(1, 4))).tolist() if len(large) else []:
+        ys, xs = np.nonzero(objects == number)
+        middle = int(rng.integers(len(ys)))
+        angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.3 else np.pi * rng.integers(2) + rng.normal(0, 0.1)
+        side = (xs - xs[middle]) * np.cos(angle) + (ys - ys[middle]) * np.sin(angle) > 0
+        part = np.zeros(objects.shape, bool)
+        part[ys[side], xs[side]] = True
+        again = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.9)) if rng.random() < 0.5 else image
+        again = np.roll(again, tuple(rng.integers(-1, 2, 2).tolist()), (0, 1)) * np.float32(rng.uniform(0.96, 1.04))
+        weight = _softened(part, random_seam(rng))
+        image[:] = image * (1 - weight) + again * weight
+
+
+def random_seam(rng: np.random.Generator) -> float:
+    """How soft a seam is, in pixels: three in ten are hard, as a network learns to see what all have in common."""
+    kind = rng.random()
+    return 0.0 if kind < 0.3 else float(rng.uniform(0.3, 0.7) if kind < 0.7 else rng.uniform(0.5, 1.3))
+
+
+def _softened(mask: Mask, seam: float) -> Image:
+    """(H, W, 1) weights of a mask whose edge is ``seam`` pixels soft."""
+    weight = mask.astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(weight, (0, 0), seam) if seam > 0 else weight, np.float32)[..., None]
 
 
 def side_angle(rng: np.random.Generator) -> float:

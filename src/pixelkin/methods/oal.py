@@ -7,7 +7,8 @@ paper's text is not public and its code was never released.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -18,6 +19,7 @@ import pydantic
 from pixelkin.cues.pair_targets import OFFSETS
 from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.components import class_components
+from pixelkin.grouping.partition import PartitionMethod
 from pixelkin.methods.base import Field, Fields, Method, MethodConfig, resolve_device
 from pixelkin.methods.oal_frames import FrameConfig, Frames, shrunk
 from pixelkin.methods.oal_grouping import Division, group_freely, group_within, semantic_of_foreground
@@ -29,6 +31,7 @@ from pixelkin.viz import boundary_picture, heatmap
 if TYPE_CHECKING:
     import torch
 
+    from pixelkin.methods.oal_belief import Stage
     from pixelkin.models.affinity import AffinityFields
 
 TILE, OVERLAP = 1024, 128
@@ -51,7 +54,8 @@ class OALConfig(MethodConfig):
     pressing: float = pydantic.Field(default=0.8, ge=0, le=1)
     """Share of the crops in which objects that stand alone are pressed against others."""
     doubt: bool = True
-    """Whether pairs that only touch at rest may be disbelieved."""
+    """Whether pairs that only touch at rest are doubted: left out of the frames, and where they are pressed, believed
+    as much as the network does."""
     consistency: float = pydantic.Field(default=0.0, ge=0)
     """Weight of the agreement with the mirror image, for twice the time."""
     diameter: float = pydantic.Field(default=48.0, ge=16)
@@ -64,8 +68,9 @@ class OALConfig(MethodConfig):
     """Background is what is no more probable foreground than this; between it and ``threshold`` nobody knows."""
     min_score: float = pydantic.Field(default=0.5, ge=0, le=1)
     """Learning from instances: those of lower score are unknown."""
-    partition: Literal["mutex", "gasp"] = "mutex"
-    """``mutex``: the strongest pairs decide; ``gasp``: the mean of all pairs between two segments, for noisy ones."""
+    partition: Literal["auto", "mutex", "gasp"] = "auto"
+    """``mutex``: the strongest pairs decide; ``gasp``: the mean of all pairs between two segments, for noisy ones.
+    ``auto``: ``gasp`` for what was learned from geometry, ``mutex`` for what was learned from labels."""
     stride: int = pydantic.Field(default=1, ge=1)
     """Only far pairs that begin on every so many cells are heard: faster."""
     min_area: int | None = pydantic.Field(default=None, ge=1)
@@ -136,26 +141,32 @@ class OAL(Method):
         self.device = resolve_device(device)
         config = self.config
         facts = self._measure(dataset)
-        example = self._examples(dataset, facts)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = AffinityFields(OFFSETS, config.backbone, embedding=config.embedding)
-        report = train(
-            model,
-            example,
-            self._loss,
-            config.training.model_copy(update={"seed": seed}),
-            out=Path(out),
-            budget=budget,
-            device=self.device,
-            groups=model.parameter_groups(config.head_rate),
-            identity={
-                "config": config.model_dump(mode="json", exclude={"training"}),
-                "images": len(dataset),
-                "name": dataset.name,
-            },
-        )
-        facts["training"] = {"iterations": report.iterations, "seconds": round(report.seconds, 1)}
+        parts = self._stages(dataset, facts, model)
+        reports = [
+            train(
+                model,
+                part.example(),
+                self._loss,
+                part.training.model_copy(update={"seed": seed}),
+                out=Path(out) / part.folder,
+                budget=part.budget(budget),
+                device=self.device,
+                groups=model.parameter_groups(config.head_rate),
+                identity={
+                    "config": config.model_dump(mode="json", exclude={"training"}),
+                    "images": len(dataset),
+                    "name": dataset.name,
+                },
+            )
+            for part in parts
+        ]
+        facts["training"] = {
+            "iterations": sum(report.iterations for report in reports),
+            "seconds": round(sum(report.seconds for report in reports), 1),
+        }
         self.model, self.facts = model, facts
 
     def fields(self, sample: Sample) -> Fields:
@@ -184,7 +195,7 @@ class OAL(Method):
             zoom=zoom,
             min_area=config.min_area or (48 if semantic is None else 24),
             stride=config.stride,
-            method=config.partition,
+            method=self._partition(),
             source=f"oal:{self.facts['learned']}",
         )
         if semantic is not None:
@@ -235,6 +246,11 @@ class OAL(Method):
             lines["Training"] = f"{training['iterations']} iterations, {training['seconds']} s on {self.device}"
         return lines
 
+    def _partition(self) -> PartitionMethod:
+        if self.config.partition != "auto":
+            return self.config.partition
+        return "gasp" if self.facts["learned"] == "geometry" else "mutex"
+
     def _measure(self, dataset: Dataset) -> dict[str, Any]:
         learn: str = self.config.learn
         if learn == "auto":
@@ -248,22 +264,26 @@ class OAL(Method):
                 facts |= {"kind": kind, "statistics": habits["statistics"], "habits": habits}
         return facts
 
-    def _examples(self, dataset: Dataset, facts: dict[str, Any]) -> Callable[[np.random.Generator], dict[str, Any]]:
+    def _stages(self, dataset: Dataset, facts: dict[str, Any], model: AffinityFields) -> list[Stage]:
+        """What is taught, once; or from depth twice, as the network may say what is one object after the first time."""
+        from pixelkin.methods.oal_belief import Stage, stages_of_belief
         from pixelkin.methods.oal_examples import CrowdedScenes, LabelFrames, PairExamples
 
         config = self.config
         if facts["kind"] == "scene":
             crowded = self._recipe("scene").example(dataset.with_label("semantic"), facts["habits"])
-            return CrowdedScenes(crowded, OFFSETS)
-        source: Frames | LabelFrames
+            return [Stage(lambda: CrowdedScenes(crowded, OFFSETS), config.training)]
+        examples = partial(PairExamples, offsets=OFFSETS, crop=config.crop, pressing=config.pressing)
         if facts["learned"] == "labels":
             statistics = facts.get("statistics", {})
-            source = LabelFrames(
+            labelled = LabelFrames(
                 dataset, OFFSETS, statistics, longest=config.frames.longest, min_score=config.min_score
             )
-        else:
-            source = Frames(dataset, config.frames, OFFSETS, device=self.device)
-        return PairExamples(source, OFFSETS, crop=config.crop, pressing=config.pressing)
+            return [Stage(lambda: examples(labelled), config.training)]
+        frames = Frames(dataset, config.frames, OFFSETS, device=self.device)
+        if config.doubt and frames.measures_depth():
+            return stages_of_belief(frames, model, examples, config.training)
+        return [Stage(lambda: examples(frames), config.training)]
 
     def _loss(self, model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         from pixelkin.models.affinity_loss import affinity_loss, flip_consistency

@@ -13,24 +13,39 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from pixelkin.cues.geometry import BACKGROUND, FOREGROUND
 from pixelkin.cues.pair_targets import LIKELY, SAME, Codes, identity_targets, overlaid
 from pixelkin.cues.pair_targets import UNKNOWN as SILENT
 from pixelkin.cues.pieces import find_pieces, load_picture
-from pixelkin.cues.pressing import Canvas, Donor, press, resized_donor, side_angle
+from pixelkin.cues.pressing import Canvas, Donor, false_seams, press, random_seam, resized_donor, side_angle
 from pixelkin.cues.suspects import Statistics
 from pixelkin.data import Dataset, Instances, Sample
 from pixelkin.data.lattice import Offset, pair_slices
 from pixelkin.data.sample import UNKNOWN
 from pixelkin.data.unknown import unknown_region
-from pixelkin.methods.oal_frames import Frame, Kept, Source, shrunk
+from pixelkin.methods.oal_frames import Frame, Kept, Source, on_middles, shrunk
 from pixelkin.models.affinity import mirrored
 from pixelkin.models.center_fields import STRIDE
 
 LARGEST, SMALLEST = 2.0, 0.3
-"""Most and least that an object is resized by before it is pressed."""
+"""Most and least that an object is resized by before it is pressed,"""
+
+LARGER, SMALLER = 1.6, 0.5
+"""and before it is set beside another: what is sharper or softer than all around it was pressed."""
+
+ALIKE = 0.8
+"""Share of the objects set beside another that are the most alike in height of LOOKED_AT: like stands with like."""
+
+LOOKED_AT, TRIES = 4, 12
+
+FALSE_SEAMS = 0.6
+"""Share of the crops in which objects are cut through and put together again."""
+
+UNEVEN = 0.04
+"""By how much, of its height, an object is set too low or too high beside another, and too near: depth is noisy."""
 
 
 class LabelFrames:
@@ -97,9 +112,9 @@ class LabelFrames:
         labels[unknown_region(sample, found, taken, ~taken)] = -1
         labels = _nearest(labels, image.shape[:2])
         certain = _whole(labels, list(range(1, int(taken.sum()) + 1)))
-        cells = _cells(labels)
+        cells = on_middles(labels)
         codes = identity_targets(cells, self.offsets)
-        return Frame(image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, certain, certain)
+        return _frame(image, codes, cells, labels, certain)
 
     def _taken(self, found: Instances) -> npt.NDArray[np.bool_]:
         """(N,) which instances are believed."""
@@ -114,13 +129,13 @@ class LabelFrames:
         for unknown in (None if semantic is None else semantic == UNKNOWN, ignore):
             if unknown is not None:
                 labels[_nearest(unknown.astype(np.int32), labels.shape) > 0] = -1
-        cells = _cells(labels)
+        cells = on_middles(labels)
         codes = identity_targets(cells, self.offsets)
         doubt = np.append(picture.doubtful, False)[np.maximum(cells, 0) - 1] & (cells > 0)
         codes[codes == SAME] = LIKELY
         codes[(codes == LIKELY) & doubt[None]] = SILENT
         alone = tuple(piece.number for piece in find_pieces(picture, 0, 64) if piece.solitary)
-        return Frame(picture.image, codes, _foreground(cells), np.maximum(cells, 0), labels > 0, alone, alone)
+        return _frame(picture.image, codes, cells, labels, alone)
 
 
 class Scene(NamedTuple):
@@ -131,6 +146,14 @@ class Scene(NamedTuple):
     foreground: Codes
 
 
+class Standing(NamedTuple):
+    """Where an object stands: its inverse depth, the row of a crop below its lowest pixel, its height in pixels."""
+
+    nearness: float
+    foot: int
+    height: int
+
+
 class PairExamples:
     """Training crops; called with a generator, as the training loop does.
 
@@ -138,7 +161,8 @@ class PairExamples:
         source: the frames.
         offsets: of their codes.
         crop: (height, width), multiples of 32.
-        pressing: share of the crops in which objects are pressed against others.
+        pressing: share of the crops in which objects are pressed against others. Where it is known how near both are,
+            they stand side by side as they would at one distance; else they have about the same area.
 
     Raises:
         ValueError: no frame has anything to teach.
@@ -159,12 +183,14 @@ class PairExamples:
         frame = self.source[int(rng.choice(self.indices))]
         corner = [
             STRIDE * int(rng.integers(0, max(side - crop, 0) // STRIDE + 1))
-            for side, crop in zip(frame.mask.shape, self.crop, strict=True)
+            for side, crop in zip(frame.objects.shape, self.crop, strict=True)
         ]
         scene, objects = self._cut(frame, corner)
+        if rng.random() < FALSE_SEAMS:
+            false_seams(scene.image, objects, rng)
         if rng.random() < self.pressing:
-            scene = self._pressed(scene, objects, rng)
-        image = np.clip(scene.image * rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3), 0, 255)
+            scene = self._pressed(scene, objects, _standing(frame, corner[0]), rng)
+        image = np.clip(_worse(scene.image, rng) * rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3), 0, 255)
         tensors = {
             "image": torch.from_numpy(image.round().astype(np.uint8).transpose(2, 0, 1).copy()),
             "codes": torch.from_numpy(scene.codes),
@@ -198,12 +224,11 @@ class PairExamples:
                 inside[slices[0]] = True
             each[~inside] = SILENT
         foreground = _padded(frame.foreground[there], cells, SILENT)
-        objects = _padded(frame.objects[there], cells, 0)
-        mask = _padded(frame.mask[y : y + size[0], x : x + size[1]], size, False)
-        pixels = np.repeat(np.repeat(objects, STRIDE, axis=0), STRIDE, axis=1) * mask
-        return Scene(image, codes, foreground), pixels.astype(np.int32)
+        return Scene(image, codes, foreground), _padded(frame.objects[y : y + size[0], x : x + size[1]], size, 0)
 
-    def _pressed(self, scene: Scene, objects: npt.NDArray[np.int32], rng: np.random.Generator) -> Scene:
+    def _pressed(
+        self, scene: Scene, objects: npt.NDArray[np.int32], standing: dict[int, Standing], rng: np.random.Generator
+    ) -> Scene:
         """The scene with one to three objects pressed against those that are there."""
         first = int(objects.max()) + 1
         inside = np.ones(objects.shape, bool)
@@ -215,42 +240,65 @@ class PairExamples:
             if not large.any():
                 break
             k = int(rng.choice(np.flatnonzero(large)))
-            donor, sure = self._donor(float(areas[k]), rng)
-            if donor is None:
+            onto = int(numbers[k])
+            place = standing.get(onto)
+            found = self._like(float(areas[k]), rng) if place is None else self._beside(place, rng)
+            if found is None:
                 continue
+            donor, sure = found
+            foot = None
+            if place is not None:
+                foot = round(place.foot + rng.normal(0, UNEVEN) * donor.mask.shape[0])
             angle, overlap = side_angle(rng), rng.uniform(0, 0.3)
-            if press(canvas, donor, int(numbers[k]), angle, rng, overlap=overlap, light=0) and not sure:
-                likely.append(int(canvas.objects.max()))
-        new = np.where(canvas.objects >= first, canvas.objects, 0)
-        if not new.any():
+            if press(canvas, donor, onto, angle, rng, overlap=overlap, foot=foot, seam=random_seam(rng), light=0):
+                new = int(canvas.objects.max())
+                standing |= {} if place is None else {new: place}
+                likely += [] if sure else [new]
+        new_objects = np.where(canvas.objects >= first, canvas.objects, 0)
+        if not new_objects.any():
             return scene
-        cells = _cells(new)
+        cells = on_middles(new_objects)
         foreground = np.where(cells > 0, FOREGROUND, scene.foreground).astype(np.uint8)
         codes = overlaid(scene.codes, cells, scene.foreground, self.offsets, likely=likely)
         return Scene(canvas.image, codes, foreground)
 
-    def _donor(self, area: float, rng: np.random.Generator) -> tuple[Donor | None, bool]:
+    def _like(self, area: float, rng: np.random.Generator) -> tuple[Donor, bool] | None:
         """A whole object of a random frame, brought to about an area of pixels, and whether it is surely one."""
+        piece = self._piece(rng)
+        if piece is None:
+            return None
+        frame, number, mask = piece
+        return _donor(frame, number, float(np.sqrt(area / mask.sum()) * np.exp(rng.normal(0, 0.2))), rng)
+
+    def _beside(self, place: Standing, rng: np.random.Generator) -> tuple[Donor, bool] | None:
+        """A whole object of a random frame as large as it would be beside another, mostly one about as tall."""
+        best, difference = None, np.inf
+        wanted = LOOKED_AT if rng.random() < ALIKE else 1
+        for _ in range(TRIES):
+            piece = self._piece(rng)
+            if piece is None:
+                continue
+            frame, number, mask = piece
+            scale = float(place.nearness / frame.nearness[number] * np.exp(rng.normal(0, UNEVEN)))
+            if not SMALLER < scale < LARGER:  # or nobody knows how near it was
+                continue
+            wanted -= 1
+            rows = np.flatnonzero(mask.any(axis=1))
+            other = abs(float(np.log((rows[-1] - rows[0] + 1) * scale / place.height)))
+            if other < difference:
+                best, difference = (frame, number, scale), other
+            if not wanted:
+                break
+        return None if best is None else _donor(*best, rng)
+
+    def _piece(self, rng: np.random.Generator) -> tuple[Frame, int, npt.NDArray[np.bool_]] | None:
+        """A whole object of a random frame: the frame, its number, its mask."""
         frame = self.source[int(rng.choice(self.indices))]
         if not frame.whole:
-            return None, False
+            return None
         number = int(rng.choice(frame.whole))
-        rows, columns = np.nonzero(frame.objects == number)
-        if not len(rows):  # so thin that no cell has it
-            return None, False
-        box = (
-            slice(int(rows.min()) * STRIDE, (int(rows.max()) + 1) * STRIDE),
-            slice(int(columns.min()) * STRIDE, (int(columns.max()) + 1) * STRIDE),
-        )
-        image, mask = frame.image[box], frame.mask[box]
-        cells = np.repeat(np.repeat(frame.objects == number, STRIDE, axis=0), STRIDE, axis=1)
-        mask = mask & cells[box][: mask.shape[0], : mask.shape[1]]
-        if mask.sum() < 32:
-            return None, False
-        scale = float(np.sqrt(area / mask.sum()) * np.exp(rng.normal(0, 0.2)))
-        if not SMALLEST < scale < LARGEST:
-            return None, False
-        return resized_donor(image, mask, scale, mirrored=bool(rng.random() < 0.5)), number in frame.sure
+        mask = frame.objects == number
+        return (frame, number, mask) if mask.sum() >= 32 else None
 
 
 class CrowdedScenes:
@@ -272,12 +320,45 @@ class CrowdedScenes:
         }
 
 
-def _cells(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """The label in the middle of each cell of 4 pixels."""
-    h, w = (-(-side // STRIDE) for side in labels.shape)
-    rows = np.minimum(np.arange(h) * STRIDE + STRIDE // 2, labels.shape[0] - 1)
-    columns = np.minimum(np.arange(w) * STRIDE + STRIDE // 2, labels.shape[1] - 1)
-    return np.ascontiguousarray(labels[np.ix_(rows, columns)])
+def _frame(
+    image: npt.NDArray[np.uint8],
+    codes: Codes,
+    cells: npt.NDArray[np.int32],
+    labels: npt.NDArray[np.int32],
+    certain: tuple[int, ...],
+) -> Frame:
+    """Labelled objects as a frame: -1 unknown; nobody knows how near they are."""
+    nearness = np.full(max(int(labels.max()), 0) + 1, np.nan, np.float32)
+    return Frame(image, codes, _foreground(cells), np.maximum(labels, 0), nearness, certain, certain)
+
+
+def _worse(image: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """The image somewhat blurred or noisy, or as it is, so that sharpness does not tell what was pressed."""
+    if rng.random() < 0.4:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.9)), np.float32)
+    if rng.random() < 0.4:
+        image = image + rng.normal(0, rng.uniform(0, 4), image.shape).astype(np.float32)
+    return image
+
+
+def _standing(frame: Frame, top: int) -> dict[int, Standing]:
+    """Where the objects of a frame stand in a crop that begins at row ``top``, if it is known how near they are."""
+    found = {}
+    for number, place in enumerate(ndimage.find_objects(frame.objects), start=1):
+        if place is not None and frame.nearness[number] > 0:
+            rows = place[0]
+            found[number] = Standing(float(frame.nearness[number]), rows.stop - top, rows.stop - rows.start)
+    return found
+
+
+def _donor(frame: Frame, number: int, scale: float, rng: np.random.Generator) -> tuple[Donor, bool] | None:
+    """An object of a frame cut out and resized, and whether it is surely one."""
+    if not SMALLEST < scale < LARGEST:
+        return None
+    mask = frame.objects == number
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    box = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+    return resized_donor(frame.image[box], mask[box], scale, mirrored=bool(rng.random() < 0.5)), number in frame.sure
 
 
 def _foreground(cells: npt.NDArray[np.int32]) -> Codes:

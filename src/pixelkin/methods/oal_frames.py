@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from pixelkin.cues import geometry, motion, pair_targets
 from pixelkin.cues.depth import MONOCULAR, monocular_depth, stereo_depth
+from pixelkin.cues.extent import full_extent
 from pixelkin.cues.optical_flow import Estimator
 from pixelkin.cues.pair_targets import LIKELY, SAME, Codes, Cues, Limits
 from pixelkin.data import Dataset, Sample
@@ -71,8 +72,8 @@ class Frame(NamedTuple):
         image: (H, W, 3) uint8 RGB, shrunk to ``longest``.
         codes: (C, h, w) pair targets on cells of 4 pixels.
         foreground: (h, w) 0, 1, 255 unknown.
-        objects: (h, w) int32 what the cues alone make of it: 0 none, else segments 1..N.
-        mask: (H, W) bool, pixels of objects.
+        objects: (H, W) int32 what the cues alone make of it: 0 none, else segments 1..N.
+        nearness: (N + 1,) inverse depth of each object, NaN unknown.
         whole: numbers of the objects that nothing covers: they can be cut out and put elsewhere.
         sure: those of them that are surely one object, as they moved as one or a person said so.
     """
@@ -81,7 +82,7 @@ class Frame(NamedTuple):
     codes: Codes
     foreground: Codes
     objects: npt.NDArray[np.int32]
-    mask: npt.NDArray[np.bool_]
+    nearness: npt.NDArray[np.float32]
     whole: tuple[int, ...]
     sure: tuple[int, ...]
 
@@ -164,8 +165,8 @@ class Frames:
             later, _ = shrunk(self.dataset[self.following[i]].image, config.longest)
             flow = motion.flow_between(image, later, self._flow_of) if later.shape == image.shape else None
         own = None if flow is None else self._own_motion(i, flow, depth, zoom, size)
+        ground = geometry.find_ground(depth) if depth is not None and config.ground else None
         if depth is not None:
-            ground = geometry.find_ground(depth) if config.ground else None
             foreground = geometry.object_mask(depth, ground, far=config.far, standing=config.standing)
         elif own is not None:
             speed = np.hypot(*own)
@@ -174,11 +175,13 @@ class Frames:
             foreground[speed > config.flow_different] = geometry.FOREGROUND
         else:
             foreground = np.full(size, geometry.UNKNOWN, np.uint8)
-        cues = Cues(
-            geometry.codes_on_cells(foreground, STRIDE),
-            None if depth is None else geometry.on_cells(geometry.inverse_of(depth), STRIDE),
-            None if own is None else np.stack([geometry.on_cells(each, STRIDE) for each in own]),
-        )
+        inverse = None if depth is None else geometry.inverse_of(depth)
+        cues = _on_cells(foreground, inverse, own)
+        if inverse is not None and ground is not None:
+            seen = _pixels(self.objects(cues), foreground == geometry.FOREGROUND)
+            extent, inverse = full_extent(seen, inverse, ground)
+            foreground[extent > 0] = geometry.FOREGROUND
+            cues = _on_cells(foreground, inverse, own)
         return Looks(image, depth, foreground, None if flow is None else flow.forward, own, cues)
 
     def targets(self, cues: Cues) -> Codes:
@@ -193,16 +196,25 @@ class Frames:
         """The (C, h, w) affinities of the cues alone."""
         return pair_targets.certainty(codes, self.offsets, inverse=cues.inverse, limit=self.config.gap_same)
 
+    def objects(self, cues: Cues, codes: Codes | None = None) -> npt.NDArray[np.int32]:
+        """(h, w) what the cues alone make of a frame, by the mutex watershed: 0 none, else segments 1..N."""
+        codes = self.targets(cues) if codes is None else codes
+        inside = cues.foreground == geometry.FOREGROUND
+        return mutex_watershed(self.certainty(codes, cues), np.array(self.offsets), inside)[0]
+
     def _make(self, i: int) -> Frame:
         looks = self.look(i)
         codes = self.targets(looks.cues)
-        inside = looks.cues.foreground == geometry.FOREGROUND
-        objects, _ = mutex_watershed(self.certainty(codes, looks.cues), np.array(self.offsets), inside)
-        mask = looks.foreground == geometry.FOREGROUND
+        objects = self.objects(looks.cues, codes)
         whole = whole_objects(objects, looks.cues.inverse, gap=self.config.gap_different)
-        return Frame(
-            looks.image, codes, looks.cues.foreground, objects, mask, whole, moved_as_one(objects, codes, whole)
-        )
+        pixels = _pixels(objects, looks.foreground == geometry.FOREGROUND)
+        nearness = object_nearness(objects, looks.cues.inverse)
+        sure = moved_as_one(objects, codes, whole)
+        return Frame(looks.image, codes, looks.cues.foreground, pixels, nearness, whole, sure)
+
+    def measures_depth(self) -> bool:
+        """Whether there is depth, so that pairs can be likely one object."""
+        return any(self._has_depth(sample) for sample in self.dataset)
 
     def _has_depth(self, sample: Sample) -> bool:
         how = self.config.depth
@@ -254,6 +266,38 @@ def shrunk(image: npt.NDArray[np.uint8], longest: int) -> tuple[npt.NDArray[np.u
         return image, 1.0
     size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), zoom
+
+
+def _on_cells(foreground: Codes, inverse: Map | None, own: Map | None) -> Cues:
+    return Cues(
+        geometry.codes_on_cells(foreground, STRIDE),
+        None if inverse is None else geometry.on_cells(inverse, STRIDE),
+        None if own is None else np.stack([geometry.on_cells(each, STRIDE) for each in own]),
+    )
+
+
+def _pixels(objects: npt.NDArray[np.int32], inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """(H, W) the segments of cells in the pixels of a mask."""
+    full = np.repeat(np.repeat(objects, STRIDE, axis=0), STRIDE, axis=1)
+    return np.asarray(full[: inside.shape[0], : inside.shape[1]] * inside, np.int32)
+
+
+def on_middles(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """(h, w) the label in the middle of each cell of 4 pixels."""
+    h, w = (-(-side // STRIDE) for side in labels.shape)
+    rows = np.minimum(np.arange(h) * STRIDE + STRIDE // 2, labels.shape[0] - 1)
+    columns = np.minimum(np.arange(w) * STRIDE + STRIDE // 2, labels.shape[1] - 1)
+    return np.ascontiguousarray(labels[np.ix_(rows, columns)])
+
+
+def object_nearness(objects: npt.NDArray[np.int32], inverse: Map | None) -> npt.NDArray[np.float32]:
+    """(N + 1,) the median inverse depth of the segments 1..N of (h, w) cells, NaN where nobody knows it."""
+    out = np.full(int(objects.max(initial=0)) + 1, np.nan, np.float32)
+    if inverse is not None:
+        known = np.isfinite(inverse) & (objects > 0)
+        found = np.unique(objects[known])
+        out[found] = ndimage.median(inverse, np.where(known, objects, 0), found)
+    return out
 
 
 def whole_objects(
