@@ -8,8 +8,16 @@ from pixelkin.data import Camera, Dataset, Instances, Sample
 from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
 from pixelkin.methods.base import ConfigError, Field, Fields, Method
 from pixelkin.methods.oal import OAL, OALConfig, _best, predict
-from pixelkin.methods.oal_examples import LabelFrames, PairExamples
-from pixelkin.methods.oal_frames import FrameConfig, Frames, moved_as_one, whole_objects
+from pixelkin.methods.oal_examples import LabelFrames, PairExamples, _standing
+from pixelkin.methods.oal_frames import (
+    Frame,
+    FrameConfig,
+    Frames,
+    moved_as_one,
+    object_nearness,
+    on_middles,
+    whole_objects,
+)
 from pixelkin.methods.registry import choose_method
 from pixelkin.training.budget import Budget
 
@@ -218,3 +226,52 @@ def test_tiles_are_the_whole(monkeypatch):
     tiled = predict(model, image, flips=False)
     assert tiled[0].shape == whole[0].shape == (len(OFFSETS), 18, 75)
     assert np.abs(tiled[1] - whole[1]).max() < 0.2
+
+
+class Boxes:
+    """Two frames with a box each, 40 pixels high; the second was 1.5 times as near."""
+
+    def __init__(self) -> None:
+        self.frames = []
+        for nearness in (0.1, 0.15):
+            objects = np.zeros((96, 128), np.int32)
+            objects[30:70, 40:64] = 1
+            codes = np.full((len(OFFSETS), 24, 32), UNKNOWN, np.uint8)
+            inside = (on_middles(objects) > 0).astype(np.uint8)
+            image = np.full((96, 128, 3), 90, np.uint8)
+            nearness = np.array([np.nan, nearness], np.float32)
+            self.frames.append(Frame(image, codes, inside, objects, nearness, (1,), (1,)))
+
+    def __getitem__(self, i):
+        return self.frames[i]
+
+    def informative(self):
+        return [0, 1]
+
+
+def test_what_is_set_beside_an_object_is_as_large_as_it_would_be_there():
+    examples = PairExamples(Boxes(), OFFSETS, crop=(96, 128), pressing=1.0)
+    place = _standing(examples.source[0], 10)[1]
+    assert place == (pytest.approx(0.1), 60, 40)
+    heights = []
+    for seed in range(60):
+        donor, sure = examples._beside(place, np.random.default_rng(seed))
+        assert sure
+        heights.append(np.ptp(np.nonzero(donor.mask)[0]) + 1)
+    alike = np.abs(np.array(heights) - 38) <= 7  # a rim of one pixel is lost
+    smaller = np.abs(np.array(heights) - 40 / 1.5 + 2) <= 5
+    assert (alike | smaller).all()
+    assert alike.mean() > 0.75 > 0.02 < smaller.mean()
+    far = place._replace(nearness=0.02)
+    assert examples._beside(far, np.random.default_rng(0)) is None
+    feet = [np.nonzero(examples(np.random.default_rng(seed))["foreground"].numpy() == 1)[0].max() for seed in range(20)]
+    assert np.abs(np.array(feet) - 17).max() <= 1
+
+
+def test_how_near_objects_are():
+    objects = np.array([[1, 1, 0, 2], [1, 1, 0, 2]], np.int32)
+    inverse = np.array([[0.1, 0.2, 0.5, np.nan], [0.2, np.nan, 0.5, np.nan]], np.float32)
+    near = object_nearness(objects, inverse)
+    assert np.isnan(near[[0, 2]]).all()
+    assert near[1] == pytest.approx(0.2)
+    assert np.isnan(object_nearness(objects, None)).all()

@@ -67,6 +67,7 @@ def test_the_judge_says_which_whole_objects_are_one(clips):
     judged = SureFrames(source, aside)
     assert number in judged[index].whole
     assert judged[index] is judged[index]
+    assert judged.whole_of(index) == judged[index].whole
     assert aside.calls == 1
 
 

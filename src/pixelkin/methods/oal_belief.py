@@ -61,7 +61,11 @@ def stages_of_belief(
     """Twice the same: with all that may be whole objects, then with those that the network finds one by then."""
 
     def judged() -> Example:
-        return examples(SureFrames(source, copy.deepcopy(model)))
+        frames = SureFrames(source, copy.deepcopy(model))
+        if training.workers:  # which are other processes, and those must not use the network
+            for i in frames.informative():
+                frames.whole_of(i)
+        return examples(frames)
 
     iterations = [max(round(training.iterations * share), 1) for share in SHARES]
     later = {"iterations": iterations[1], "learning_rate": training.learning_rate * SLOWER}
@@ -89,6 +93,7 @@ class SureFrames:
 
     def __init__(self, source: Source, judge: AffinityFields | None = None, *, limit: int = 1 << 30) -> None:
         self.source, self.judge = source, judge
+        self._whole: dict[int, tuple[int, ...]] = {}
         self._kept = Kept(self._make, limit)
 
     def __getitem__(self, i: int) -> Frame:
@@ -98,16 +103,22 @@ class SureFrames:
         """As the source."""
         return self.source.informative()
 
-    def _make(self, i: int) -> Frame:
+    def whole_of(self, i: int) -> tuple[int, ...]:
+        """The numbers of the whole objects of a frame that are one, as the judge says; asked once."""
         from pixelkin.methods.oal import predict
 
-        frame = self.source[i]
+        if i not in self._whole:
+            frame = self.source[i]
+            self._whole[i] = frame.whole
+            if self.judge is not None and frame.whole:
+                affinity, foreground = predict(self.judge, frame.image, flips=False)
+                segments = gasp(affinity, self.judge.offsets, foreground > 0.5)
+                self._whole[i] = still_one(frame.whole, on_middles(frame.objects), segments)
+        return self._whole[i]
+
+    def _make(self, i: int) -> Frame:
+        frame, whole = self.source[i], self.whole_of(i)
         codes = np.where(frame.codes == LIKELY, UNKNOWN, frame.codes).astype(np.uint8)
-        if self.judge is None or not frame.whole:
-            return frame._replace(codes=codes)
-        affinity, foreground = predict(self.judge, frame.image, flips=False)
-        segments = gasp(affinity, self.judge.offsets, foreground > 0.5)
-        whole = still_one(frame.whole, on_middles(frame.objects), segments)
         return frame._replace(codes=codes, whole=whole, sure=tuple(k for k in frame.sure if k in whole))
 
 
