@@ -113,3 +113,17 @@ def test_noisy_drives_give_fuller_objects():
     before, after = np.mean(gained, axis=0)
     assert after > before + 0.03
     assert after > 0.85
+
+
+def test_under_what_has_air_beneath_it_the_ground_stays():
+    """A table: its legs reach the ground, and the road is seen between them."""
+    objects, inverse = scene((slice(20, 42), BOX[1]))
+    between = (slice(42, 50), slice(36, 54))
+    inverse[between] = np.maximum(GROUND.inverse_depth(SIZE), 0)[between]
+    for legs in (slice(30, 36), slice(54, 60)):
+        inverse[42:50, legs] = np.nan
+    noise = 1 + 0.02 * np.random.default_rng(0).standard_normal(SIZE).astype(np.float32)
+    found, _ = full_extent(objects, inverse * noise, GROUND)
+    assert (found[42:48, 40:50] == 0).all()
+    assert (found[42:48, 30:33] == 1).all()
+    assert (found[42:48, 57:60] == 1).all()

@@ -168,7 +168,7 @@ def test_from_clips_to_instances_and_back_from_disk(clips, tmp_path):
     method.fit(clips, out=tmp_path / "training", budget=Budget.parse("3it"), device="cpu")
     assert method.facts["learned"] == "geometry"
     fields = method.fields(clips[0])
-    assert fields["affinity"].shape == (len(OFFSETS), 32, 64)
+    assert fields["affinity"].shape == (len(OFFSETS), 48, 96)
     found = method.group(fields, clips[0])
     assert found.size == SIZE
     assert set(method.pictures(fields, clips[0])) == {"apart", "apart, 3 cells", "foreground"}
@@ -275,3 +275,19 @@ def test_how_near_objects_are():
     assert np.isnan(near[[0, 2]]).all()
     assert near[1] == pytest.approx(0.2)
     assert np.isnan(object_nearness(objects, None)).all()
+
+
+def test_images_are_enlarged_for_what_was_learned_from_geometry():
+    sample = Sample("a", np.full((40, 60, 3), 90, np.uint8))
+    for learned, settings, size, zoom in (
+        ("geometry", {}, (60, 90), 1.5),
+        ("labels", {}, (40, 60), 1.0),
+        ("geometry", {"zoom": "1"}, (40, 60), 1.0),
+        ("labels", {"zoom": "2"}, (80, 120), 2.0),
+        ("geometry", {"frames.longest": "64", "zoom": "0.5"}, (20, 30), 0.5),
+    ):
+        method = OAL(OALConfig.from_settings(settings))
+        method.facts = {"learned": learned, "kind": "frames"}
+        image, found = method._picture(sample)
+        assert image.shape == (*size, 3)
+        assert found == zoom

@@ -158,7 +158,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for t in range(2):
         Image.fromarray(clip.frames[t]).save(folder / "frames/drive" / f"{t:03d}.png")
         np.save(folder / "depth/drive" / f"{t:03d}.npy", clip.depth[t])
-    settings = {"crop": "96,160", "training.batch_size": "2"}
+    settings = {"crop": "96,160", "training.batch_size": "2", "zoom": "1"}
     foreground = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (24, 1))
     foreground[0, 0] = 0.9  # too little for an instance
     with pytest.MonkeyPatch.context() as patch:

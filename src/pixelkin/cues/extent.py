@@ -20,6 +20,10 @@ Map = npt.NDArray[np.float32]
 Objects = npt.NDArray[np.int32]
 
 
+AIR = -0.5
+"""Below such a vote (-1: as far as the ground, 1: as near as the object) there is air under an object."""
+
+
 def full_extent(
     objects: npt.NDArray[Any],
     inverse: Map,
@@ -32,7 +36,8 @@ def full_extent(
     """Objects with their holes closed, reaching down to where the ground is as near as they are.
 
     What is nobody's is given away, and crumbs; what belongs to another object stays. Where several reach, the one that
-    comes first has it.
+    comes first has it. Where depth says that the ground is seen below an object, as under a motorcycle, it does not
+    grow.
 
     Args:
         objects: (H, W) integers, 0 none.
@@ -90,6 +95,8 @@ def _stand(
     top, left = place[0].start, place[1].start
     mine = out[place] == number
     near = _column_medians(np.where(mine, inverse[place], np.nan))
+    reach: dict[int, slice] = {}
+    votes = np.full(mine.shape[1], np.nan)
     for column in np.flatnonzero(mine.any(axis=0) & np.isfinite(near)).tolist():
         rows = np.flatnonzero(mine[:, column])
         x, low = left + column, top + int(rows[-1])
@@ -98,8 +105,35 @@ def _stand(
             continue
         below = slice(low + 1, max(int(min(np.ceil(foot - 1e-3), height)), low + 1))
         taken = np.flatnonzero(~free[below, x])
-        below = slice(below.start, below.start + int(taken[0])) if len(taken) else below
-        out[below, x], free[below, x], depth[below, x] = number, False, near[column]
+        reach[column] = slice(below.start, below.start + int(taken[0])) if len(taken) else below
+        votes[column] = _vote(
+            inverse[below, x], near[column], ground.a * x + ground.b * np.arange(height)[below] + ground.c
+        )
+    votes = _smoothed(votes)
+    for column, below in reach.items():
+        if not votes[column] < AIR:
+            x = left + column
+            out[below, x], free[below, x], depth[below, x] = number, False, near[column]
+
+
+def _vote(seen: Map, near: float, plane: npt.NDArray[np.float64]) -> float:
+    """Whether pixels below an object are as near as it (1) or as far as the ground there (-1); NaN if unknown."""
+    gap = near - plane
+    known = np.isfinite(seen) & (gap > 0)
+    if not known.any():
+        return float("nan")
+    # the log-likelihood ratio of the two for Gaussian noise, over what it is for the object itself
+    return float((gap * (2 * seen - plane - near))[known].sum() / np.square(gap[known]).sum())
+
+
+def _smoothed(votes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Each known vote, the mean of those known within a fifth of the columns."""
+    size = max(5, len(votes) // 5) | 1
+    known = np.isfinite(votes)
+    share = ndimage.uniform_filter1d(known.astype(np.float64), size, mode="constant")
+    total = ndimage.uniform_filter1d(np.where(known, votes, 0.0), size, mode="constant")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, total / share, np.nan)
 
 
 def _column_medians(values: Map) -> npt.NDArray[np.float64]:

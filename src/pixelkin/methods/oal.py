@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pydantic
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 TILE, OVERLAP = 1024, 128
 """Side of the tiles in which a large image passes the network, and how much they overlap, in pixels."""
+
+ENLARGED = 1.5
+"""Cells of 4 pixels are coarse for what is small, and borders between what touches are thin."""
 
 
 class OALConfig(MethodConfig):
@@ -76,6 +80,9 @@ class OALConfig(MethodConfig):
     min_area: int | None = pydantic.Field(default=None, ge=1)
     """Smaller segments go to their neighbours, or are dropped where they have none; in pixels. None: 24 within given
     masks, which know where something is, and 48 elsewhere."""
+    zoom: float | None = pydantic.Field(default=None, gt=0, le=4)
+    """How much an image is enlarged before it is looked at, above the scale of the training. None: 1.5 for what was
+    learned from geometry, else not at all."""
     flips: bool = True
     """Average over mirror images."""
     training: TrainingConfig = TrainingConfig(
@@ -310,7 +317,12 @@ class OAL(Method):
         if self.facts["kind"] == "scene" and sample.has("semantic"):
             picture = self._recipe("scene").picture(sample, self.facts["habits"])
             return picture.image, picture.zoom
-        return shrunk(sample.image, self.config.frames.longest)
+        image, zoom = shrunk(sample.image, self.config.frames.longest)
+        factor = self.config.zoom or (ENLARGED if self.facts["learned"] == "geometry" else 1.0)
+        if factor == 1:
+            return image, zoom
+        size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8), zoom * factor
 
 
 def predict(
