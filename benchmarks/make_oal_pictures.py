@@ -74,7 +74,8 @@ def motorcycle(out: Path) -> None:
         focal = MOTORCYCLE["focal"]
         intrinsics = np.array([[focal, 0, middle[0]], [0, focal, middle[1]], [0, 0, 1.0]])
         camera = Camera(intrinsics, None, path, MOTORCYCLE["baseline"], MOTORCYCLE["shift"])
-        frames = Frames(Dataset([Sample("motorcycle", left, camera=camera)]), OALConfig().frames, OFFSETS)
+        settings = OALConfig().frames.model_copy(update={"extent": False})  # precise depth, and air beneath
+        frames = Frames(Dataset([Sample("motorcycle", left, camera=camera)]), settings, OFFSETS)
         looks = frames.look(0)
     save(out / "oal_motorcycle.png", panel(cue_pictures(looks, frames), height=190, columns=3))
 

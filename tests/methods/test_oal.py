@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pixelkin.cues.geometry import FOREGROUND
 from pixelkin.cues.pair_targets import DIFFERENT, LIKELY, OFFSETS, OUTSIDE, SAME, UNKNOWN
 from pixelkin.data import Camera, Dataset, Instances, Sample
 from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
+from pixelkin.data.synthetic.sensing import noisy_depth
 from pixelkin.methods.base import ConfigError, Field, Fields, Method
 from pixelkin.methods.oal import OAL, OALConfig, _best, predict
 from pixelkin.methods.oal_examples import LabelFrames, PairExamples, _standing
@@ -291,3 +293,14 @@ def test_images_are_enlarged_for_what_was_learned_from_geometry():
         image, found = method._picture(sample)
         assert image.shape == (*size, 3)
         assert found == zoom
+
+
+def test_objects_are_completed_unless_told_otherwise(clips):
+    noisy = clips.map(lambda sample: sample.replace(depth=noisy_depth(sample.depth, np.random.default_rng(1))))
+    masks = [
+        Frames(noisy, FrameConfig(extent=extent), OFFSETS).look(0).foreground == FOREGROUND for extent in (False, True)
+    ]
+    assert masks[1][masks[0]].all()
+    truth = clips[0].instances.label_map() > 0
+    covered = [(mask & truth).sum() / truth.sum() for mask in masks]
+    assert covered[1] > covered[0] + 0.02

@@ -23,6 +23,9 @@ Objects = npt.NDArray[np.int32]
 AIR = -0.5
 """Below such a vote (-1: as far as the ground, 1: as near as the object) there is air under an object."""
 
+SURE = 0.15
+"""Root of the summed squares of relative gaps between object and ground from which a column has a vote."""
+
 
 def full_extent(
     objects: npt.NDArray[Any],
@@ -96,7 +99,7 @@ def _stand(
     mine = out[place] == number
     near = _column_medians(np.where(mine, inverse[place], np.nan))
     reach: dict[int, slice] = {}
-    votes = np.full(mine.shape[1], np.nan)
+    votes = np.zeros((2, mine.shape[1]))
     for column in np.flatnonzero(mine.any(axis=0) & np.isfinite(near)).tolist():
         rows = np.flatnonzero(mine[:, column])
         x, low = left + column, top + int(rows[-1])
@@ -106,34 +109,23 @@ def _stand(
         below = slice(low + 1, max(int(min(np.ceil(foot - 1e-3), height)), low + 1))
         taken = np.flatnonzero(~free[below, x])
         reach[column] = slice(below.start, below.start + int(taken[0])) if len(taken) else below
-        votes[column] = _vote(
-            inverse[below, x], near[column], ground.a * x + ground.b * np.arange(height)[below] + ground.c
-        )
-    votes = _smoothed(votes)
+        plane = ground.a * x + ground.b * np.arange(height)[below] + ground.c
+        votes[:, column] = _vote(inverse[below, x], near[column], plane)
+    against, weight = ndimage.uniform_filter1d(votes, max(5, mine.shape[1] // 5) | 1, axis=1, mode="constant")
     for column, below in reach.items():
-        if not votes[column] < AIR:
+        if votes[1, column] < SURE**2 or against[column] >= AIR * weight[column]:
             x = left + column
             out[below, x], free[below, x], depth[below, x] = number, False, near[column]
 
 
-def _vote(seen: Map, near: float, plane: npt.NDArray[np.float64]) -> float:
-    """Whether pixels below an object are as near as it (1) or as far as the ground there (-1); NaN if unknown."""
-    gap = near - plane
+def _vote(seen: Map, near: float, plane: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Whether pixels below an object are as near as it or as far as the ground there, and how much they can tell.
+
+    The first over the second is 1 for the object and -1 for the ground: a log-likelihood ratio for Gaussian noise.
+    """
+    gap = 1 - plane / near
     known = np.isfinite(seen) & (gap > 0)
-    if not known.any():
-        return float("nan")
-    # the log-likelihood ratio of the two for Gaussian noise, over what it is for the object itself
-    return float((gap * (2 * seen - plane - near))[known].sum() / np.square(gap[known]).sum())
-
-
-def _smoothed(votes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Each known vote, the mean of those known within a fifth of the columns."""
-    size = max(5, len(votes) // 5) | 1
-    known = np.isfinite(votes)
-    share = ndimage.uniform_filter1d(known.astype(np.float64), size, mode="constant")
-    total = ndimage.uniform_filter1d(np.where(known, votes, 0.0), size, mode="constant")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(known, total / share, np.nan)
+    return float((gap * (2 * seen / near - 2 + gap))[known].sum()), float(np.square(gap[known]).sum())
 
 
 def _column_medians(values: Map) -> npt.NDArray[np.float64]:

@@ -49,6 +49,8 @@ class FrameConfig(MethodConfig):
     """Everything deeper is background, in metres."""
     ground: bool = True
     """Whether the ground is looked for and taken away."""
+    extent: bool = True
+    """Whether objects are completed, down to the ground: good for noisy depth; precise depth may do better without."""
     standing: float = pydantic.Field(default=0.1, gt=0)
     """What is higher than this above the ground is an object, in heights of the camera."""
     gap_same: float = pydantic.Field(default=pair_targets.DEPTH_LIMITS.same, gt=0)
@@ -177,7 +179,7 @@ class Frames:
             foreground = np.full(size, geometry.UNKNOWN, np.uint8)
         inverse = None if depth is None else geometry.inverse_of(depth)
         cues = _on_cells(foreground, inverse, own)
-        if inverse is not None and ground is not None:
+        if config.extent and inverse is not None and ground is not None:
             seen = _pixels(self.objects(cues), foreground == geometry.FOREGROUND)
             extent, inverse = full_extent(seen, inverse, ground)
             foreground[extent > 0] = geometry.FOREGROUND
