@@ -81,7 +81,8 @@ def driving(call: argparse.Namespace) -> dict[str, Any]:
     train = clip_dataset(call.clips, 1000, frames=2, preset="driving", size=SIZE, labels=(kind,))
     if not call.truth:
         train = Dataset([_noisy(sample, k) for k, sample in enumerate(train)], train.classes, name="drives")
-    method = fitted(call, train, "driving", crop="128,256")
+    learn = "labels" if call.truth else "geometry"
+    method = fitted(call, train, "driving", crop="128,256", learn=learn)
     names = ("cues, exact depth", "cues, noisy depth", "oal, mutex", "oal, gasp")
     found: dict[str, list[tuple[bool, str]]] = {name: [] for name in names}
     settings = method.config
