@@ -24,7 +24,6 @@ from pixelkin.data.synthetic import clip_dataset, render_clip
 from pixelkin.data.synthetic.sensing import noisy_depth
 from pixelkin.formats import open_dataset, read_label_maps
 from pixelkin.grouping.cells import cells_to_pixels
-from pixelkin.grouping.mutex_watershed import mutex_watershed
 from pixelkin.methods.base import Method
 from pixelkin.methods.oal import OAL, OALConfig
 from pixelkin.methods.oal_frames import Frames
@@ -129,9 +128,7 @@ def of_cues(frames: Dataset) -> Instances:
     """What the cues of the first frame alone give, by the same partition."""
     source = Frames(frames, OALConfig().frames, OFFSETS)
     looks = source.look(0)
-    codes = source.targets(looks.cues)
-    labels, _ = mutex_watershed(source.certainty(codes, looks.cues), np.array(OFFSETS), looks.cues.foreground == 1)
-    pixels = cells_to_pixels(labels, looks.foreground == 1, 4, most=1.5)
+    pixels = cells_to_pixels(source.objects(looks.cues), looks.foreground == 1, 4, most=1.5)
     areas = np.bincount(pixels.ravel())
     pixels[areas[pixels] < 32] = 0
     return Instances.from_label_map(pixels)

@@ -9,7 +9,7 @@ from pixelkin.data import Camera, Dataset, Instances, Sample
 from pixelkin.data.synthetic import clip_dataset, render_clip, scene_dataset
 from pixelkin.data.synthetic.sensing import noisy_depth
 from pixelkin.methods.base import ConfigError, Field, Fields, Method
-from pixelkin.methods.oal import OAL, OALConfig, _best, predict
+from pixelkin.methods.oal import OAL, OALConfig, _best
 from pixelkin.methods.oal_examples import LabelFrames, PairExamples, _standing
 from pixelkin.methods.oal_frames import (
     Frame,
@@ -216,16 +216,15 @@ def test_from_semantic_masks(tmp_path):
 def test_tiles_are_the_whole(monkeypatch):
     import torch
 
-    from pixelkin.methods import oal
-    from pixelkin.models.affinity import AffinityFields
+    from pixelkin.models import affinity
 
     torch.manual_seed(0)
-    model = AffinityFields(OFFSETS, pretrained=False).eval()
+    model = affinity.AffinityFields(OFFSETS, pretrained=False).eval()
     image = np.random.default_rng(0).integers(0, 255, (70, 300, 3)).astype(np.uint8)
-    whole = predict(model, image, flips=False)
-    monkeypatch.setattr(oal, "TILE", 64)
-    monkeypatch.setattr(oal, "OVERLAP", 32)
-    tiled = predict(model, image, flips=False)
+    whole = affinity.predict_tiled(model, image, flips=False)
+    monkeypatch.setattr(affinity, "TILE", 64)
+    monkeypatch.setattr(affinity, "OVERLAP", 32)
+    tiled = affinity.predict_tiled(model, image, flips=False)
     assert tiled[0].shape == whole[0].shape == (len(OFFSETS), 18, 75)
     assert np.abs(tiled[1] - whole[1]).max() < 0.2
 

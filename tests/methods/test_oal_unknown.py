@@ -15,10 +15,10 @@ from pixelkin.data import ALTERNATIVE, Dataset, Instances, Sample
 from pixelkin.data.sample import read_label_image
 from pixelkin.data.synthetic import render_clip
 from pixelkin.formats import read_run
-from pixelkin.methods import oal
 from pixelkin.methods.oal import OAL, OALConfig
 from pixelkin.methods.oal_examples import LabelFrames, PairExamples
 from pixelkin.methods.oal_grouping import Division, group_freely, semantic_of_foreground
+from pixelkin.models import affinity
 from pixelkin.models.affinity import AffinityOutput
 from pixelkin.models.affinity_loss import affinity_loss
 from pixelkin.run.teaching import open_teaching
@@ -163,7 +163,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     foreground[0, 0] = 0.9  # too little for an instance
     with pytest.MonkeyPatch.context() as patch:
         made = np.ones((len(OFFSETS), *foreground.shape), np.float32), foreground
-        patch.setattr(oal, "predict", lambda *_, **__: made)
+        patch.setattr(affinity, "predict_tiled", lambda *_, **__: made)
         pixelkin.label(
             folder / "frames", depth=folder / "depth", method="oal", out=folder / "run", budget="1it", settings=settings
         )

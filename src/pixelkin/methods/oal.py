@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from pixelkin.methods.oal_belief import Stage
     from pixelkin.models.affinity import AffinityFields
 
-TILE, OVERLAP = 1024, 128
-"""Side of the tiles in which a large image passes the network, and how much they overlap, in pixels."""
-
 ENLARGED = 1.5
 """Cells of 4 pixels are coarse for what is small, and borders between what touches are thin."""
 
@@ -58,8 +55,8 @@ class OALConfig(MethodConfig):
     pressing: float = pydantic.Field(default=0.8, ge=0, le=1)
     """Share of the crops in which objects that stand alone are pressed against others."""
     doubt: bool = True
-    """Whether pairs that only touch at rest are doubted: left out of the frames, and where they are pressed, believed
-    as much as the network does."""
+    """Whether pairs that only touch at rest are doubted: from depth, left out of the frames, and within what is
+    pressed, or a component, believed as much as the network does."""
     consistency: float = pydantic.Field(default=0.0, ge=0)
     """Weight of the agreement with the mirror image, for twice the time."""
     diameter: float = pydantic.Field(default=48.0, ge=16)
@@ -185,7 +182,9 @@ class OAL(Method):
         if self.model is None:
             raise RuntimeError("oal has no model yet: call fit or load first")
         image, zoom = self._picture(sample)
-        affinity, foreground = predict(self.model, image, flips=self.config.flips)
+        from pixelkin.models.affinity import predict_tiled
+
+        affinity, foreground = predict_tiled(self.model, image, flips=self.config.flips)
         stride = 4 / zoom
         maps = {"affinity": Field(affinity, stride), "foreground": Field(foreground, stride)}
         return Fields(sample.size, maps)
@@ -323,36 +322,6 @@ class OAL(Method):
             return image, zoom
         size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8), zoom * factor
-
-
-def predict(
-    model: AffinityFields, image: npt.NDArray[np.uint8], *, flips: bool
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(C, h, w) affinities and (h, w) foreground of an (H, W, 3) image, tile by tile where it is large."""
-    import torch
-
-    height, width = image.shape[:2]
-    h, w = -(-height // 4), -(-width // 4)
-    affinity, foreground = np.ones((len(model.offsets), h, w), np.float32), np.zeros((h, w), np.float32)
-    device = next(model.parameters()).device
-    whole = max(height, width) <= TILE + 2 * OVERLAP
-    step = max(height, width) if whole else TILE
-    for y in range(0, height, step):
-        for x in range(0, width, step):
-            top, left = max(y - OVERLAP, 0), max(x - OVERLAP, 0)
-            part = image[top : y + step + OVERLAP, left : x + step + OVERLAP]
-            tensor = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1).to(device).float() / 255
-            said = model.predict(tensor, flip=flips)
-            rows, columns = slice(y // 4, min((y + step) // 4, h)), slice(x // 4, min((x + step) // 4, w))
-            if whole:
-                rows, columns = slice(0, h), slice(0, w)
-            here = (
-                slice(rows.start - top // 4, rows.stop - top // 4),
-                slice(columns.start - left // 4, columns.stop - left // 4),
-            )
-            affinity[:, rows, columns] = said.affinity[:, here[0], here[1]].cpu().numpy()
-            foreground[rows, columns] = said.foreground[here].cpu().numpy()
-    return affinity, foreground
 
 
 def _stereo(sample: Sample) -> bool:

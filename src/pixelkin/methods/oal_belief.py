@@ -105,13 +105,13 @@ class SureFrames:
 
     def whole_of(self, i: int) -> tuple[int, ...]:
         """The numbers of the whole objects of a frame that are one, as the judge says; asked once."""
-        from pixelkin.methods.oal import predict
+        from pixelkin.models.affinity import predict_tiled
 
         if i not in self._whole:
             frame = self.source[i]
             self._whole[i] = frame.whole
             if self.judge is not None and frame.whole:
-                affinity, foreground = predict(self.judge, frame.image, flips=False)
+                affinity, foreground = predict_tiled(self.judge, frame.image, flips=False)
                 segments = gasp(affinity, self.judge.offsets, foreground > 0.5)
                 self._whole[i] = still_one(frame.whole, on_middles(frame.objects), segments)
         return self._whole[i]

@@ -186,11 +186,12 @@ class PairExamples:
             for side, crop in zip(frame.objects.shape, self.crop, strict=True)
         ]
         scene, objects = self._cut(frame, corner)
-        if rng.random() < FALSE_SEAMS:
+        if self.pressing and rng.random() < FALSE_SEAMS:
             false_seams(scene.image, objects, rng)
         if rng.random() < self.pressing:
             scene = self._pressed(scene, objects, _standing(frame, corner[0]), rng)
-        image = np.clip(_worse(scene.image, rng) * rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3), 0, 255)
+        seen = _worse(scene.image, rng) if self.pressing else scene.image
+        image = np.clip(seen * rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3), 0, 255)
         tensors = {
             "image": torch.from_numpy(image.round().astype(np.uint8).transpose(2, 0, 1).copy()),
             "codes": torch.from_numpy(scene.codes),

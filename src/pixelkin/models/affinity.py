@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +17,9 @@ from pixelkin.data.lattice import Offset, pair_slices
 from pixelkin.models.backbone import build_backbone
 from pixelkin.models.center_fields import STRIDE, Decoder
 from pixelkin.models.zoo import DEFAULT_BACKBONE
+
+TILE, OVERLAP = 1024, 128
+"""Side of the tiles in which a large image passes the network, and how much they overlap, in pixels."""
 
 
 class AffinityOutput(NamedTuple):
@@ -116,6 +121,34 @@ class AffinityFields(nn.Module):
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self
+
+
+def predict_tiled(
+    model: AffinityFields, image: npt.NDArray[np.uint8], *, flips: bool
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(C, h, w) affinities and (h, w) foreground of an (H, W, 3) image, tile by tile where it is large."""
+    height, width = image.shape[:2]
+    h, w = -(-height // 4), -(-width // 4)
+    affinity, foreground = np.ones((len(model.offsets), h, w), np.float32), np.zeros((h, w), np.float32)
+    device = next(model.parameters()).device
+    whole = max(height, width) <= TILE + 2 * OVERLAP
+    step = max(height, width) if whole else TILE
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            top, left = max(y - OVERLAP, 0), max(x - OVERLAP, 0)
+            part = image[top : y + step + OVERLAP, left : x + step + OVERLAP]
+            tensor = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1).to(device).float() / 255
+            said = model.predict(tensor, flip=flips)
+            rows, columns = slice(y // 4, min((y + step) // 4, h)), slice(x // 4, min((x + step) // 4, w))
+            if whole:
+                rows, columns = slice(0, h), slice(0, w)
+            here = (
+                slice(rows.start - top // 4, rows.stop - top // 4),
+                slice(columns.start - left // 4, columns.stop - left // 4),
+            )
+            affinity[:, rows, columns] = said.affinity[:, here[0], here[1]].cpu().numpy()
+            foreground[rows, columns] = said.foreground[here].cpu().numpy()
+    return affinity, foreground
 
 
 def mirrored(values: Tensor, offsets: Sequence[Offset], *, axis: int = -1) -> tuple[Tensor, Tensor]:
